@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Program = the calls that TVM left + the model's border: ports with their quantization, state bound to its bytes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+from edgec.errors import UnsupportedError
+from edgec.lower.lower import INTERFACE_KEY
+from edgec.model import Model
+from edgec.operators import TensorType, get_operator
+from edgec.operators.integer import product, quantize_real
+from edgec.passes.layout import layouts
+from edgec.program import Call, Port, Program, Quantization, State, live_ranges
+from edgec.tvm_bridge.pipeline import Lowered, generate_operator
+
+
+def assemble(model: Model, lowered: Lowered, *, original: Model) -> Program:
+    """The program of a lowered (or float, layout-changed) model.
+
+    Args:
+        model: what went through TVM.
+        lowered: what came out.
+        original: the model as its user knows it, for names and ONNX shapes.
+    """
+    border = _border(model)
+    perms = layouts(model)
+    proto = model.proto.graph
+    by_output = dict(zip([o.name for o in proto.output], lowered.outputs, strict=True))
+
+    def port(name: str, shape: tuple[int, ...], tensor: str) -> Port:
+        quant = border.get(name)
+        return Port(name, tensor, shape, perms.get(name, ()), _quantization(quant))
+
+    inputs = [port(i.name, i.shape, i.name) for i in original.inputs]
+    outputs = [port(o.name, o.shape, by_output[_tensor(border, o.name)]) for o in original.outputs]
+    states = []
+    for pair in original.states:
+        quant = _quantization(border.get(pair.input))
+        reset = pair.reset
+        if quant is not None:
+            reset = int(quantize_real(reset, quant.scale, quant.zero_point))
+        result = by_output[_tensor(border, pair.output)]
+        states.append(State(pair.input, pair.output, pair.input, result, reset, quant))
+    program = Program(
+        original.name, lowered.tensors, lowered.calls, inputs, outputs, states, dict(lowered.functions)
+    )
+    _bind_states(program)
+    return program
+
+
+def _border(model: Model) -> dict[str, dict[str, Any]]:
+    text = next((p.value for p in model.proto.metadata_props if p.key == INTERFACE_KEY), None)
+    if text is None:
+        return {}
+    interface = json.loads(text)
+    return {entry["name"]: entry for entry in (*interface["inputs"], *interface["outputs"])}
+
+
+def _quantization(entry: dict[str, Any] | None) -> Quantization | None:
+    return None if entry is None else Quantization(float(entry["scale"]), int(entry["zero_point"]))
+
+
+def _tensor(border: dict[str, dict[str, Any]], name: str) -> str:
+    return str(border[name]["tensor"]) if name in border else name
+
+
+def _bind_states(program: Program) -> None:
+    """Let the last writer of each state write the state's own bytes where its reader is done with them.
+
+    Otherwise the successor stays in the arena and a copy ends the run. States whose successor is the state
+    itself, another state, an input or a constant are copied too.
+    """
+    owners: set[str] = set()
+    for index, state in enumerate(program.states):
+        in_place = _may_write_in_place(program, state, owners)
+        if in_place:
+            owners.add(program.root(state.result))
+        program.states[index] = State(
+            state.name, state.output, state.source, state.result, state.reset, state.quantization, in_place
+        )
+    moved = [s for s in program.states if not s.in_place and program.root(s.result) != program.root(s.source)]
+    sources = {program.root(s.source) for s in program.states}
+    crossing = [s for s in moved if program.root(s.result) in sources]
+    if crossing:
+        # Copying one state over another would destroy a value that a later copy still needs.
+        raise UnsupportedError(
+            f"state {crossing[0].name!r} is replaced by another state, unchanged",
+            hint="let the model compute it (for example x * 1) or keep both as one state",
+        )
+    for state in moved:
+        _append_copy(program, state)
+
+
+def _may_write_in_place(program: Program, state: State, owners: set[str]) -> bool:
+    root, source = program.root(state.result), program.root(state.source)
+    persistent = {program.root(s.source) for s in program.states}
+    given = {program.root(p.tensor) for p in program.inputs}
+    if root in persistent | given | owners or program.tensors[root].data is not None:
+        return False
+    if program.tensors[root].type.bytes != program.tensors[source].type.bytes:
+        return False
+    writer = next(i for i, c in enumerate(program.calls) if root in c.outputs)
+    readers = [i for i, c in enumerate(program.calls) if source in [program.root(n) for n in c.inputs]]
+    last = max(readers, default=-1)
+    if last < writer:
+        return True
+    call = program.calls[writer]
+    operands = [program.root(n) for n in call.inputs]
+    return (
+        last == writer
+        and operands[0] == source
+        and operands.count(source) == 1
+        and call.function in program.functions
+        and _in_place(call.op)
+    )
+
+
+def _in_place(op: str) -> bool:
+    try:
+        return get_operator(op).access.in_place
+    except KeyError:  # only TVM knows it: no promise about the order of its accesses
+        return False
+
+
+def _append_copy(program: Program, state: State) -> None:
+    kind = program.tensors[state.source].type
+    if kind.dtype != "int8":
+        raise UnsupportedError(
+            f"state {state.name!r} ({kind.dtype}) cannot be updated in place, and only int8 states are copied",
+            hint="compile with --precision int8",
+        )
+    size = product(kind.shape)
+    attrs = {"offset": 0, "shape": [size], "strides": [1]}
+    function = generate_operator("strided_copy_s8", [TensorType((size,), "int8")], attrs)
+    program.functions[function.name] = function
+    program.calls.append(
+        Call(f"{state.output} -> {state.name}", "strided_copy_s8", function.name, (state.result,), (state.source,), attrs)
+    )
+
+
+def arena_tensors(program: Program) -> dict[str, tuple[int, int]]:
+    """Live ranges of the tensors that the arena holds, without those of no bytes."""
+    return {n: r for n, r in live_ranges(program).items() if program.tensors[n].type.bytes}
+
+

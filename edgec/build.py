@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Phase 6 of the compile: C files, firmware or host library, header with its figures, manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import shutil
+from pathlib import Path
+from typing import Any
+
+from edgec import __version__
+from edgec.artifact import MANIFEST, SCHEMA, TARGET_COPY, write_json
+from edgec.device.stack import StackBound, static_stack_bound
+from edgec.device.toolchain import Firmware, Source, build_firmware, build_host_library, toolchain_version
+from edgec.emit.bench import bench_source
+from edgec.emit.board_header import board_header
+from edgec.emit.constants import kernels_header, kernels_source, weights_header, weights_source
+from edgec.emit.header import Figures, header
+from edgec.emit.linker import DEFAULT_STACK_BYTES, linker_script
+from edgec.emit.model import Built
+from edgec.emit.source import source
+from edgec.errors import FitError
+from edgec.model import Model
+from edgec.program import Port
+from edgec.resources import runtime_dir
+
+BENCH_STACK = 1024
+"""Stack bytes that the bench's own frames take beside a run's."""
+
+
+def build(built: Built, model: Model, folder: Path) -> None:
+    """Write the artifact of `built` into `folder`.
+
+    Raises:
+        DeviceError: the compiler refuses generated code (a defect of edgec).
+        FitError: the linked program does not fit.
+    """
+    model_id = _write_sources(built, folder)
+    if built.target.ram_spans():
+        firmware, stack = _firmware(built, folder)
+        figures = _sizes(built, firmware, stack)
+    else:
+        build_host_library(host_sources(folder, built.prefix), includes(folder), folder)
+        figures = _sizes(built, None, None)
+    (folder / f"{built.prefix}.h").write_text(
+        header(built, Figures(figures["flash"]["total_bytes"], figures["ram"]["stack_bytes"]))
+    )
+    write_json(folder / MANIFEST, _manifest(built, model, model_id, figures))
+
+
+def includes(folder: Path) -> list[Path]:
+    """Include folders of an artifact's sources."""
+    return [folder, folder / "runtime" / "include", folder / "bench", runtime_dir() / "port"]
+
+
+def host_sources(folder: Path, prefix: str) -> list[Source]:
+    """What the host library of an artifact is made from: every C file that the firmware's model is made from."""
+    return [*_model_sources(folder, prefix), Source(folder / "bench" / "bench.c", "bench")]
+
+
+def _model_sources(folder: Path, prefix: str) -> list[Source]:
+    names = [f"{prefix}.c", f"{prefix}_kernels.c", f"{prefix}_weights.c"]
+    hand = sorted(p for p in (folder / "runtime" / "kernels").rglob("*") if p.suffix in (".c", ".S"))
+    return [*(Source(folder / n, "model") for n in names), *(Source(p, "kernels") for p in hand)]
+
+
+def _write_sources(built: Built, folder: Path) -> str:
+    """All C text; returns the digest of it, by which host and firmware recognise each other."""
+    p = built.prefix
+    texts = {
+        f"{p}.c": source(built),
+        f"{p}_kernels.h": kernels_header(built),
+        f"{p}_kernels.c": kernels_source(built),
+        f"{p}_weights.h": weights_header(built),
+        f"{p}_weights.c": weights_source(built),
+    }
+    model_id = hashlib.sha256("\0".join(texts.values()).encode()).hexdigest()
+    bench = folder / "bench"
+    bench.mkdir()
+    (bench / "bench.c").write_text(bench_source(built, model_id))
+    texts[f"{p}.h"] = header(built, Figures(None, None))
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    _copy_runtime(built, folder / "runtime")
+    shutil.copyfile(built.target.path, folder / TARGET_COPY)
+    return model_id
+
+
+def _copy_runtime(built: Built, folder: Path) -> None:
+    shutil.copytree(runtime_dir() / "include", folder / "include")
+    for name in dict.fromkeys(s for i in built.implementations for s in i.sources):
+        original = runtime_dir() / "kernels" / name
+        copy = folder / "kernels" / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(original, copy)
+        for private in original.parent.glob("*.h"):
+            shutil.copyfile(private, copy.parent / private.name)
+
+
+def _firmware(built: Built, folder: Path) -> tuple[Firmware, StackBound]:
+    bench = folder / "bench"
+    (bench / "board.h").write_text(board_header(built.target))
+    port, support = runtime_dir() / "port", runtime_dir() / "support"
+    sources = [*_model_sources(folder, built.prefix), Source(bench / "bench.c", "bench")]
+    sources += [Source(p, "bench") for p in sorted((port / "cortex_m").glob("*.c"))]
+    sources += [Source(p, "runtime") for p in sorted(support.rglob("*.c"))]
+    paths = [*includes(folder), support / "include"]
+    reserve = DEFAULT_STACK_BYTES
+    while True:
+        script = linker_script(built.target, stack_bytes=reserve)
+        firmware = build_firmware(built.target, sources, paths, script, folder)
+        stack = static_stack_bound(firmware.elf, f"{built.prefix}_run")
+        if stack.bytes + BENCH_STACK <= reserve:
+            return firmware, stack
+        reserve = -(-(stack.bytes + BENCH_STACK) // 8) * 8
+
+
+def _sizes(built: Built, firmware: Firmware | None, stack: StackBound | None) -> dict[str, Any]:
+    """RAM and flash as the manifest states them: the product's bytes, and the bench's apart."""
+    weights = sum(-(-p.values.nbytes // 4) * 4 for p in built.constants().values())
+    ram: dict[str, Any] = {"arena_bytes": built.plan.arena_bytes, "state_bytes": built.state.bytes}
+    if firmware is None or stack is None:
+        ram |= {"stack_bytes": None, "static_bytes": None, "total_bytes": None, "bench_bytes": None}
+        return {
+            "ram": ram,
+            "flash": {"code_bytes": None, "weights_bytes": weights, "total_bytes": None, "bench_bytes": None},
+        }
+    product = [firmware.sizes[g] for g in ("model", "kernels", "runtime")]
+    bench = firmware.sizes["bench"]
+    code, static = sum(g.flash for g in product), sum(g.ram for g in product)
+    ram |= {
+        "stack_bytes": stack.bytes,
+        "static_bytes": static,
+        "total_bytes": built.plan.arena_bytes + built.state.bytes + stack.bytes + static,
+        "bench_bytes": bench.ram,
+    }
+    have = sum(s.size for s in built.target.ram_spans())
+    if ram["total_bytes"] > have:
+        raise FitError(f"the program does not fit {built.target.name}", need=f"{ram['total_bytes']:,} B", have=f"{have:,} B")
+    return {
+        "ram": ram,
+        "flash": {
+            "code_bytes": code,
+            "weights_bytes": firmware.weights_bytes,
+            "total_bytes": code + firmware.weights_bytes,
+            "bench_bytes": bench.flash,
+        },
+    }
+
+
+def _manifest(built: Built, model: Model, model_id: str, figures: dict[str, Any]) -> dict[str, Any]:
+    program, plan = built.program, built.plan
+    return {
+        "schema": SCHEMA,
+        "model": {"name": program.name, "sha256": model.sha256, "macs": program.macs},
+        "target": built.target.name,
+        **figures,
+        "plan": {
+            "arena_bytes": plan.arena_bytes,
+            "placement_bound_bytes": plan.placement_bound_bytes,
+            "order_bound_bytes": None,
+            "schedule_bound_bytes": None,
+            "peak_at": plan.peak_at,
+        },
+        "kernels": {call.name: i.kind for call, i in zip(program.calls, built.implementations, strict=True)},
+        "operators": [
+            {
+                "name": call.name,
+                "op": call.op,
+                "macs": call.macs,
+                "kernel": i.kernel,
+                "symbol": i.function if i.kind == "hand" else f"{built.prefix}_{i.function}",
+                "declined": list(i.declined),
+            }
+            for call, i in zip(program.calls, built.implementations, strict=True)
+        ],
+        "inputs": [_port(built, p) for p in program.inputs],
+        "outputs": [_port(built, p) for p in program.outputs],
+        "states": [
+            {
+                "name": s.name,
+                "output": s.output,
+                "offset": built.state.offsets[s.source],
+                "shape": list(program.tensors[s.source].type.shape),
+                "dtype": program.tensors[s.source].type.dtype,
+                "scale": s.quantization.scale if s.quantization else None,
+                "zero_point": s.quantization.zero_point if s.quantization else None,
+                "reset": s.reset,
+                "in_place": s.in_place,
+            }
+            for s in program.states
+        ],
+        "prefix": built.prefix,
+        "run_symbol": f"{built.prefix}_run",
+        "model_id": model_id,
+        "tools": {
+            "edgec": __version__,
+            "apache-tvm": importlib.metadata.version("apache-tvm"),
+            "toolchain": toolchain_version(),
+        },
+    }
+
+
+def _port(built: Built, port: Port) -> dict[str, Any]:
+    q = port.quantization
+    return {
+        "name": port.name,
+        "shape": list(port.onnx_shape),
+        "layout": list(port.layout),
+        "dtype": built.program.tensors[port.tensor].type.dtype,
+        "scale": q.scale if q else None,
+        "zero_point": q.zero_point if q else None,
+    }

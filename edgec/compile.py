@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole compile as one list: a model goes in, an artifact comes out. Each phase is a module of that name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from edgec.artifact import Artifact, load_artifact, new_directory
+from edgec.assemble import assemble
+from edgec.build import build
+from edgec.emit.model import Built
+from edgec.errors import UsageError
+from edgec.kernels.select import Choice, select_kernels
+from edgec.lower import lower_to_integers
+from edgec.model import Model
+from edgec.passes.canonicalize import canonicalize
+from edgec.passes.layout import device_layout
+from edgec.passes.support import require_supported
+from edgec.quantize.quantize import is_quantized, quantize
+from edgec.schedule.memories import place_in_memories
+from edgec.schedule.problem import MemoryPlan
+from edgec.target import Target
+
+Precision = Literal["int8", "float32"]
+Samples = Mapping[str, npt.NDArray[np.float32]]
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose.
+
+    Attributes:
+        precision: "int8" quantizes a float model; "float32" leaves it in float.
+        kernels: "auto" lets hand-written kernels override; "tvm" builds without a single one.
+        calibration: samples of the inputs; needed to quantize a float model.
+        input_shapes: shapes of inputs that the model leaves open.
+        dump: directory that receives what each phase hands on, numbered.
+    """
+
+    precision: Precision = "int8"
+    kernels: Choice = "auto"
+    calibration: Samples | None = None
+    input_shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    dump: Path | None = None
+
+
+def compile_model(
+    model: Model, target: Target, out: Path, options: Options, progress: Progress = lambda _: None
+) -> Artifact:
+    """Compile `model` for `target` into the directory `out`.
+
+    Raises:
+        EdgecError: see the phases; `out` is then as it was before.
+    """
+    dump = Dump(options.dump)
+    with new_directory(out) as part:
+        progress("canonicalize")
+        graph = prepare(model, options, dump)  # phases 1 and 2: one form for each operator; scales
+        progress("lower to integer operators")
+        graph = device_layout(graph)  # phase 3: images channels-last; integer operators
+        if options.precision == "int8":
+            graph = dump.model("3-integer", lower_to_integers(graph))
+        progress("import into TVM, generate C")
+        from edgec.tvm_bridge.pipeline import through_tvm  # not before it is needed: importing TVM takes seconds
+
+        lowered = through_tvm(graph.proto)  # phase 4: Relax: legalize, fuse, generate
+        dump.text("4-relax.py", lowered.relax_text)
+        program = assemble(graph, lowered, original=model)
+        progress("select kernels, place in memory")
+        kernels = select_kernels(program, target.cpu.features, options.kernels)
+        plan, state, weights = place_in_memories(program, kernels, target)  # phase 5: offsets; checked
+        dump.plan("5-plan.txt", plan)
+        progress("emit C, compile, link")
+        build(Built(program, kernels, plan, state, target, weights), model, part)  # phase 6: C, binary, manifest
+    return load_artifact(out)
+
+
+def prepare(model: Model, options: Options, dump: Dump | None = None) -> Model:
+    """Phases 1 and 2: the canonical float model, quantized unless float32 is wanted.
+
+    A model that comes quantized stays as it is.
+    """
+    dump = dump or Dump(None)
+    if is_quantized(model):
+        if options.precision != "int8":
+            raise UsageError(f"{model.name} is quantized already", hint="compile it with --precision int8")
+        require_supported(model, options.precision)
+        return dump.model("2-quantized", model)
+    graph = dump.model("1-canonical", canonicalize(model, options.input_shapes))
+    require_supported(graph, options.precision)
+    if options.precision == "float32":
+        return graph
+    return dump.model("2-quantized", quantize(graph, options.calibration))
+
+
+@dataclass(frozen=True)
+class Dump:
+    """Writes what each phase hands on, when the user asked for it."""
+
+    folder: Path | None
+
+    def text(self, name: str, text: str) -> None:
+        """Write a text file."""
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / name).write_text(text)
+
+    def model(self, name: str, model: Model) -> Model:
+        """Write an ONNX file; returns the model."""
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            onnx.save(model.proto, self.folder / f"{name}.onnx")
+        return model
+
+    def plan(self, name: str, plan: MemoryPlan) -> None:
+        """Write the plan as a table: space, offset, size, live range, name."""
+        rows = [f"{'space':<24} {'offset':>8} {'bytes':>8} live range   buffer"]
+        for b in plan.problem.buffers:
+            place = plan.placements[b.name]
+            rows.append(f"{place.space:<24} {place.offset:>8} {b.size:>8} [{b.first:>4},{b.last:>4})  {b.name}")
+        self.text(name, "\n".join(rows) + "\n")

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program on a board, real or simulated, as the bench protocol shows it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+from edgec.device import transport
+from edgec.device.runner import TensorBytes, check_inputs
+from edgec.device.transport import Transport
+from edgec.errors import DeviceError
+
+
+class SerialProgram:
+    """Hello, reset, inputs, run and outputs over a Transport."""
+
+    def __init__(self, line: Transport) -> None:
+        self._line = line
+        answer = line.request(transport.HELLO)
+        version, self._payload, inputs, outputs = struct.unpack_from("<4I", answer)
+        if version != transport.PROTOCOL_VERSION:
+            raise DeviceError(
+                "the firmware speaks another protocol",
+                need=f"version {transport.PROTOCOL_VERSION}",
+                have=f"version {version}",
+                hint="compile and flash again",
+            )
+        self.model_id = answer[16:].decode()
+        self.inputs = tuple(self._describe(0, i) for i in range(inputs))
+        self.outputs = tuple(self._describe(1, i) for i in range(outputs))
+        self.stack_bytes: int | None = None
+        self.cycles: int | None = None
+        self.runs = 0
+
+    def reset(self) -> None:
+        """Put the state back to its reset values."""
+        self._line.request(transport.RESET)
+
+    def run(self, inputs: Sequence[bytes]) -> list[bytes]:
+        """One inference; sets `stack_bytes` and `cycles`."""
+        check_inputs(self.inputs, inputs)
+        for i, data in enumerate(inputs):
+            step = self._payload - 5
+            for at in range(0, len(data), step):
+                self._line.request(transport.WRITE, struct.pack("<BI", i, at) + data[at : at + step])
+        status, self.stack_bytes, self.cycles = struct.unpack("<iII", self._line.request(transport.RUN))
+        self.runs += 1
+        if status:
+            raise DeviceError(f"the model's run failed with status {status}")
+        return [self._read(i, tensor.bytes) for i, tensor in enumerate(self.outputs)]
+
+    def _describe(self, output: int, index: int) -> TensorBytes:
+        answer = self._line.request(transport.DESCRIBE, bytes([output, index]))
+        return TensorBytes(answer[4:].decode(), struct.unpack_from("<I", answer)[0])
+
+    def _read(self, index: int, size: int) -> bytes:
+        parts = []
+        for at in range(0, size, self._payload):
+            count = min(self._payload, size - at)
+            parts.append(self._line.request(transport.READ, struct.pack("<BIH", index, at, count)))
+            if len(parts[-1]) != count:
+                raise DeviceError("the board answered a read with the wrong number of bytes")
+        return b"".join(parts)

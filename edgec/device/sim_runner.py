@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program on a simulated board: the simulator's process, and the bench protocol over its pseudo-terminal."""
+
+from __future__ import annotations
+
+import json
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from edgec.device.profile import OperatorCount, Profile
+from edgec.device.serial_program import SerialProgram
+from edgec.device.transport import Transport
+from edgec.errors import DeviceError
+from edgec.target import Target
+
+_START_S = 60.0  # the first start builds the native hook
+
+
+class SimRunner:
+    """Starts `edgec.device.board_sim` on an ELF file.
+
+    Raises:
+        DeviceError: it does not start, or the firmware faults; the message names access, address and C symbol.
+    """
+
+    def __init__(self, elf: Path, target: Target, symbol: str) -> None:
+        if target.console is None:
+            raise DeviceError(f"{target.name} is not a board", hint="the runner host-c")
+        self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._fault: str | None = None
+        self._transport: Transport | None = None
+        name = str(target.path)
+        self._process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "edgec.device.board_sim",
+                "--elf",
+                str(elf),
+                "--target",
+                name,
+                "--symbol",
+                symbol,
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C reaches the tool, which ends the simulator
+        )
+        self._errors = bytearray()
+        self._readers = [
+            threading.Thread(target=f, daemon=True) for f in (self._read_output, self._read_errors)
+        ]
+        for reader in self._readers:
+            reader.start()
+        try:
+            port = self._message("port", _START_S)
+            self._transport = Transport(port, target.console.baud, alive=self._check_alive)
+            self._program = SerialProgram(self._transport)
+        except BaseException:
+            self.close()
+            raise
+        self.model_id = self._program.model_id
+        self.inputs, self.outputs = self._program.inputs, self._program.outputs
+
+    @property
+    def stack_bytes(self) -> int | None:
+        """Stack of the last run, measured by painting."""
+        return self._program.stack_bytes
+
+    def reset(self) -> None:
+        """Put the state back to its reset values."""
+        self._program.reset()
+
+    def run(self, inputs: Sequence[bytes]) -> list[bytes]:
+        """One inference."""
+        return self._program.run(inputs)
+
+    def profile(self) -> Profile:
+        """Exact instruction counts of the last run."""
+        self._send({"cmd": "profile"})
+        counts = self._message("profile", 10.0)
+        operators = tuple(
+            OperatorCount(o["index"], o["symbol"], o["instructions"]) for o in counts["operators"]
+        )
+        return Profile(
+            "simulator",
+            counts["runs"],
+            instructions=counts["instructions"],
+            overhead=counts["overhead"],
+            operators=operators,
+            stack_bytes=self.stack_bytes,
+        )
+
+    def close(self) -> None:
+        """End the process, politely first."""
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+        if self._process.poll() is None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            try:
+                self._process.wait(2.0)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        for reader in self._readers:
+            reader.join(2.0)
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            assert stream is not None
+            if not stream.closed:
+                stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read_output(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(json.loads(line))
+        self._lines.put(None)
+
+    def _read_errors(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self._errors += line.encode()
+
+    def _send(self, command: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(command) + "\n")
+            self._process.stdin.flush()
+        except (BrokenPipeError, ValueError):
+            self._check_alive()
+            raise DeviceError("the simulator has ended") from None
+
+    def _message(self, key: str, timeout: float) -> Any:
+        """The next message with that key."""
+        while True:
+            try:
+                message = self._lines.get(timeout=timeout)
+            except queue.Empty:
+                raise DeviceError(f"the simulator did not answer within {timeout:g} s") from None
+            self._judge(message)
+            if message is not None and key in message:
+                return message[key]
+
+    def _check_alive(self) -> None:
+        """Raise what the simulator said last, if it has ended or faulted."""
+        wait = 0.0 if self._process.poll() is None else 2.0
+        while True:
+            try:
+                self._judge(self._lines.get(timeout=wait) if wait else self._lines.get_nowait())
+            except queue.Empty:
+                return
+
+    def _judge(self, message: dict[str, Any] | None) -> None:
+        if self._fault is not None:
+            raise DeviceError(self._fault)
+        if message is None:
+            self._process.wait(2.0)
+            self._fault = f"the simulator ended unexpectedly (exit code {self._process.returncode})"
+            last = self._errors.decode(errors="replace").strip().splitlines()[-1:]
+            raise DeviceError(self._fault, have=last[0] if last else None)
+        if "fault" in message:
+            self._fault = f"fault on the simulated board: {message['fault']['text']}"
+            raise DeviceError(self._fault)
+        if "error" in message:
+            raise DeviceError(
+                message["error"],
+                need=message.get("need"),
+                have=message.get("have"),
+                hint=message.get("hints"),
+            )

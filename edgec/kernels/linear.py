@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dense layers on cores with DSP instructions: column pairs, their packing, the proof that they come apart.
+
+**The pair trick.** SMLAD multiplies two signed 16-bit lanes by two others and adds both products to a 32-bit
+sum. Weights are int8, so a lane has room for two columns: `lane[k] = 256*w[n+1][k] + w[n][k]`. With
+`P0 = sum_k x[k]*w[n][k]` and `P1 = sum_k x[k]*w[n+1][k]`, SMLAD on the raw lanes sums `256*P1 + P0`, and
+SMLAD on the sign-extended low bytes (SXTB16) sums `P0`; one load and one extension serve both columns.
+
+**The proof.**
+
+1. A lane must hold its number: `-32768 <= 256*w1 + w0 <= 32767`. The low byte of such a lane is `w0` whatever
+   `w1` is. For int8 weights the sum is at most `256*127 + 127 = 32639`, and it falls below -32768 only for
+   `w1 = -128` with `w0 < 0`. Weights in [-127, 127] therefore always pass; a foreign model's -128 passes
+   unless it meets a negative weight on its left.
+2. SMLAD is exact modulo 2^32: a lane product is at most 2^15 * 2^7 in magnitude, and sums wrap. Hence
+   `both - even = 256*P1` modulo 2^32, whatever P0, the bias that both begin with, and any wrap on the way.
+3. The difference, read as int32, is `256*P1` itself if and only if `-2^23 <= P1 < 2^23`; its arithmetic shift
+   by 8 is then P1. P1 lies between `sum_k min(lo*w, hi*w)` and `sum_k max(lo*w, hi*w)` for x in [lo, hi],
+   and reaches both ends, so checking them per odd column is exact. With |w| <= 127 and any int8 x, K <= 516
+   always passes. P0 needs no bound of its own.
+4. `P + bias` is an int32 in the operator's definition; a column where it could leave 32 bits is declined.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from edgec.kernels.registry import Call, HandKernel, Packed, hand_kernel
+from edgec.operators.integer import INT8_MAX, INT8_MIN, INT32_MAX, INT32_MIN, Int8, Int32, Int64
+from edgec.operators.record import Array
+
+_PAIR_SUM_LIMIT = 2**23
+"""An odd column's sum lies in [-limit, limit)."""
+_GROUP = 4
+"""K is filled up with zeros to a multiple of this: one word of int8 activations."""
+_RECORD_WORDS = 5
+_BLOCK_ROWS = (4, 2, 1)
+
+
+def lane_overflows(w: Int8) -> list[int]:
+    """Odd columns of `w` int8 [N, K] whose -128 meets a negative weight of its partner (proof, step 1)."""
+    even, odd = _pairs(w)
+    return [int(2 * p + 1) for p in np.flatnonzero((256 * odd + even < -(2**15)).any(axis=1))]
+
+
+def sum_overflows(w: Int8, x_range: tuple[int, int] = (INT8_MIN, INT8_MAX)) -> list[int]:
+    """Odd columns of `w` int8 [N, K] whose sum could leave 24 bits for x in `x_range` (proof, step 3)."""
+    low, high = _sum_bounds(w, x_range)
+    bad = (low < -_PAIR_SUM_LIMIT) | (high >= _PAIR_SUM_LIMIT)
+    return [int(n) for n in np.flatnonzero(bad) if n % 2 == 1]
+
+
+def prove_pairs(w: Int8, x_range: tuple[int, int] = (INT8_MIN, INT8_MAX)) -> list[int]:
+    """Columns of `w` int8 [N, K] that might not come apart exactly; empty is the proof that all do."""
+    return sorted({*lane_overflows(w), *sum_overflows(w, x_range)})
+
+
+def pack_pairs(w: Int8) -> npt.NDArray[np.uint32]:
+    """Weights int8 [N, K] as words uint32 [ceil(N/2), Kp/2], Kp = K filled up with zeros to a multiple of 4.
+
+    Word 2g of a pair holds the lanes of k = 4g (bits 0..15) and 4g+2, word 2g+1 those of 4g+1 and 4g+3: the
+    order in which SXTB16 and SXTB16 with ROR #8 take four activations out of a word. A lane is
+    `256*w[n+1][k] + w[n][k]`, n even; an odd N is filled up with a column of zeros.
+    """
+    even, odd = _pairs(w)
+    lanes = np.zeros((even.shape[0], _padded(w.shape[1])), np.int64)
+    lanes[:, : w.shape[1]] = 256 * odd + even
+    grouped = (lanes & 0xFFFF).reshape(even.shape[0], -1, _GROUP)
+    words = grouped[:, :, :2] | grouped[:, :, 2:] << 16
+    return words.astype(np.uint32).reshape(even.shape[0], -1)
+
+
+def pack_requantize(bias: Int32, mult: Int32, shift: Array) -> Int32:
+    """What a column pair is requantized with, int32 [2*ceil(N/4), 5].
+
+    A record is {bias even, bias odd, 2*mult even, 2*mult odd, shift even | shift odd << 8}: SMMULR by 2*M is
+    `(acc*M + 2^30) >> 31`. The number of records is even since the one-row kernel takes two pairs at a time.
+    """
+    n = bias.shape[0]
+    columns = np.zeros((3, -(-n // 4) * 4), np.int64)
+    columns[:, :n] = bias, 2 * mult.astype(np.int64), shift
+    biases, mults, shifts = columns.reshape(3, -1, 2)
+    records = np.concatenate([biases, mults, shifts[:, :1] | shifts[:, 1:] << 8], axis=1)
+    return records.astype(np.int32)
+
+
+@hand_kernel
+class LinearS8Dsp(HandKernel):
+    """linear_s8 with the pair trick, narrow requantization."""
+
+    name = "linear_s8_dsp"
+    op = "linear_s8"
+    needs = frozenset({"dsp"})
+    function = "edgec_linear_s8_dsp"
+    sources = ("linear/linear_s8_dsp.c", "linear/linear_s8_dsp_blocks.S")
+
+    def accepts(self, call: Call) -> str | None:
+        """See the proof above; wide requantization is left to the generated kernel."""
+        w, bias, mult = (call.constants[name] for name in ("w", "bias", "mult"))
+        if call.attrs.get("wide", 0):
+            return "wide requantization"
+        if columns := np.flatnonzero((mult < 0) | (mult >= 2**30)).tolist():
+            return f"multiplier of {_columns(columns)} is not in [0, 2^30)"
+        if columns := lane_overflows(w):
+            return f"weight -128 of {_columns(columns)} stands beside a negative weight"
+        if columns := sum_overflows(w):
+            return f"sum of {_columns(columns)} could leave 24 bits (K = {w.shape[1]})"
+        low, high = _sum_bounds(w, (INT8_MIN, INT8_MAX))
+        wide_bias = bias.astype(np.int64)
+        if columns := np.flatnonzero((low + wide_bias < INT32_MIN) | (high + wide_bias > INT32_MAX)).tolist():
+            return f"accumulator of {_columns(columns)} could leave 32 bits"
+        return None
+
+    def pack(self, call: Call) -> tuple[Packed, ...]:
+        """Weights as column pairs, and one record of requantization a pair."""
+        constants = call.constants
+        return (
+            Packed("weights", pack_pairs(constants["w"]), "[n/2][k/2]: two lanes 256*w[n+1][k] + w[n][k]"),
+            Packed(
+                "requantize",
+                pack_requantize(constants["bias"], constants["mult"], constants["shift"]),
+                "[n/2]: bias, bias, 2*mult, 2*mult, shifts",
+            ),
+        )
+
+    def scratch_bytes(self, call: Call) -> int:
+        """One block of activations in 16 bits: as many rows as the largest block that M has."""
+        m, k = call.types["x"].shape
+        return 2 * _padded(k) * next(rows for rows in _BLOCK_ROWS if rows <= m)
+
+    def arguments(self, call: Call) -> tuple[str | int, ...]:
+        """In the order of the prototype."""
+        (m, k), n = call.types["x"].shape, call.types["w"].shape[0]
+        zero_point = int(call.constants["params"][0])
+        return ("x", "weights", "requantize", "y", m, k, n, zero_point, "scratch")
+
+
+def _padded(k: int) -> int:
+    return -(-k // _GROUP) * _GROUP
+
+
+def _pairs(w: Int8) -> tuple[Int64, Int64]:
+    """Even and odd columns, int64 [ceil(N/2), K] each."""
+    columns = np.zeros((w.shape[0] + w.shape[0] % 2, w.shape[1]), np.int64)
+    columns[: w.shape[0]] = w
+    return columns[0::2], columns[1::2]
+
+
+def _sum_bounds(w: Int8, x_range: tuple[int, int]) -> tuple[Int64, Int64]:
+    """Smallest and largest `sum_k x[k]*w[n][k]` of every column, int64 [N]; x can reach both."""
+    products = np.stack([w.astype(np.int64) * bound for bound in x_range])
+    return products.min(axis=0).sum(axis=1), products.max(axis=0).sum(axis=1)
+
+
+def _columns(columns: list[int]) -> str:
+    shown = ", ".join(str(n) for n in columns[:4])
+    return f"{'column' if len(columns) == 1 else 'columns'} {shown}{', ...' if len(columns) > 4 else ''}"

@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""QDQ ONNX -> integer operators, in one forward pass in which DequantizeLinear is lazy.
+
+A dequantized value is only remembered as the int8 tensor it came from (`Value`). An operator whose inputs are
+such values and whose result is quantized becomes an integer operator; elementwise functions of one tensor are
+collected as 256 float64 numbers until they are quantized, and then are one table; data movement moves int8.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from edgec.lower.graph import DOMAIN, Array, IntegerGraph, NotIntegerError, Quant, Source, Value, unsupported
+from edgec.lower.movement import MOVEMENT, move
+from edgec.lower.rules import RULES, Site, requantized, table
+from edgec.lower.tables import ELEMENTWISE, evaluate
+from edgec.model import Model
+from edgec.operators import TensorType
+from edgec.operators.integer import quantize_real, real_values
+
+INTERFACE_KEY = "edgec.interface"
+"""metadata_props key of the program's border: JSON of inputs, outputs and states with their quantization."""
+
+
+def lower_to_integers(model: Model) -> Model:
+    """The quantized model with every node an integer operator of the domain `edgec` or a Reshape.
+
+    Inputs and outputs become int8 tensors; scale, zero point, ONNX shape and layout of each are in the
+    metadata `edgec.interface`.
+
+    Raises:
+        UnsupportedError: nodes without an integer form, all of them, each with the reason.
+    """
+    return _Lowering(model).run()
+
+
+class _Lowering:
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.source = Source(model.proto)
+        self.graph = IntegerGraph()
+        self.values: dict[str, Value] = {}  # float value -> the int8 value that dequantizes to it
+        self.integers: dict[str, Value] = {}  # int8 value of the QDQ graph -> the same in the integer graph
+        self.functions: dict[str, tuple[Value, npt.NDArray[np.float64]]] = {}
+        self.inputs: dict[str, Quant] = {}
+        self.done: set[str] = set()  # results of nodes that an earlier rule has taken along
+        self.refused: list[tuple[str, str, str]] = []
+
+    def run(self) -> Model:
+        for info in self.model.proto.graph.input:
+            self.graph.types[info.name] = TensorType(self.source.shapes[info.name], "int8")
+        for node in self.source.graph.node:
+            if node.output[0] in self.done:
+                continue
+            try:
+                self._node(node)
+            except (NotIntegerError, ValueError) as error:
+                self.refused.append((node.name, node.op_type, str(error)))
+                # Its result counts as known below, so that the list holds causes and not their consequences.
+                for output in node.output:
+                    self._pretend(output)
+        if self.refused:
+            raise unsupported(self.refused)
+        return self._finish()
+
+    def _pretend(self, output: str) -> None:
+        shape = self.source.shapes.get(output, ())
+        self.values[output] = Value(self.graph.constant(output, np.zeros(shape, np.int8)), shape, Quant(np.array(1.0), 0))
+
+    # ---- nodes ----------------------------------------------------------------------------------------------
+
+    def _node(self, node: onnx.NodeProto) -> None:
+        if node.op_type == "DequantizeLinear":
+            self._dequantize(node)
+        elif node.op_type == "QuantizeLinear":
+            self._quantize(node)
+        elif node.op_type in MOVEMENT and node.input[0] in self.values:
+            moved = move(node, self.source, self.values[node.input[0]], self.graph)
+            self.values.update(zip(node.output, moved, strict=True))
+        elif not (node.op_type in ELEMENTWISE and self._elementwise(node)):
+            self._operator(node)
+
+    def _dequantize(self, node: onnx.NodeProto) -> None:
+        name, quant = node.input[0], self.source.quant(node)
+        if name in self.source.arrays:
+            data = self.source.arrays[name]
+            if data.dtype == np.uint8:
+                data = (data.astype(np.int16) - 128).astype(np.int8)
+            if data.dtype not in (np.int8, np.int32):
+                raise NotIntegerError(f"constant {name} is {data.dtype}; int8 and uint8 are supported")
+            self.values[node.output[0]] = Value(None, tuple(data.shape), quant, data)
+        elif name in self.integers:
+            inner = self.integers[name]
+            self.values[node.output[0]] = Value(inner.tensor, inner.shape, quant, inner.data)
+        elif name in self.graph.types:  # a model input that is quantized already
+            self._bind_input(name, quant)
+            self.values[node.output[0]] = Value(name, self.source.shapes[name], quant)
+        else:
+            raise NotIntegerError(f"{name} is no quantized value")
+
+    def _quantize(self, node: onnx.NodeProto) -> None:
+        name, quant = node.input[0], self.source.quant(node)
+        if name in self.functions and not (name in self.values and self.values[name].quant.same(quant)):
+            result = self._tabulate(name, self._producer(name), quant)
+        elif name in self.values:
+            value = self.values[name]
+            if value.data is not None:
+                result = Value(None, value.shape, quant, quantize_real(value.real(), *quant.pair))
+            else:
+                assert value.tensor is not None
+                tensor = requantized(self.graph, node, value.tensor, value.quant, quant)
+                result = Value(tensor, value.shape, quant)
+        elif name in self.source.arrays:
+            data = self.source.arrays[name]
+            result = Value(None, tuple(data.shape), quant, quantize_real(data, *quant.pair))
+        elif name in self.graph.types:
+            self._bind_input(name, quant)
+            result = Value(name, self.source.shapes[name], quant)
+        else:
+            raise NotIntegerError(f"{name} is computed in float")
+        self.integers[node.output[0]] = result
+
+    def _bind_input(self, name: str, quant: Quant) -> None:
+        if not self.inputs.setdefault(name, quant).same(quant):
+            raise NotIntegerError(f"input {name} is quantized in two ways")
+
+    def _elementwise(self, node: onnx.NodeProto) -> bool:
+        """Take the node as a function of one int8 tensor; False when it is none."""
+        variables, scalars = {}, {}
+        source: Value | None = None
+        for name in dict.fromkeys(n for n in node.input if n):
+            constant = self._constant(name)
+            if constant is not None:
+                if constant.size != 1:
+                    return False
+                scalars[name] = float(constant.reshape(()))
+                continue
+            function = self._function(name)
+            if function is None or (source is not None and function[0].tensor != source.tensor):
+                return False
+            source, variables[name] = function[0], function[1]
+        if source is None:
+            return False
+        name = node.output[0]
+        self.functions[name] = (source, evaluate(node, variables, scalars, self.source.opset))
+        if any(c.op_type in MOVEMENT for c in self.source.consumers.get(name, [])):
+            self._tabulate(name, node.name, self._consumers_quant(name))  # movement moves int8, not functions
+        return True
+
+    def _tabulate(self, name: str, node: str, quant: Quant) -> Value:
+        """Write the collected function `name` as a table with results in `quant`."""
+        source, results = self.functions[name]
+        assert source.tensor is not None
+        tensor = table(self.graph, node, source.tensor, quantize_real(results, *quant.pair), name)
+        return self.values.setdefault(name, Value(tensor, self.graph.types[tensor].shape, quant))
+
+    def _function(self, name: str) -> tuple[Value, npt.NDArray[np.float64]] | None:
+        if name in self.functions:
+            return self.functions[name]
+        value = self.values.get(name)
+        if value is None or value.tensor is None:
+            return None
+        return value, real_values(*value.quant.pair)
+
+    def _constant(self, name: str) -> Array | None:
+        if name in self.source.arrays:
+            return np.asarray(self.source.arrays[name], np.float64)
+        value = self.values.get(name)
+        return value.real() if value is not None and value.data is not None else None
+
+    def _operator(self, node: onnx.NodeProto) -> None:
+        rule = RULES.get(node.op_type)
+        if rule is None:
+            raise NotIntegerError("no integer operator")
+        operands: list[Value | Array | None] = [
+            self.values[n] if n in self.values else self._constant(n) if n else None for n in node.input
+        ]
+        quant, factor, followers = self._wanted(node)
+        shape = self.source.shapes[node.output[0]]
+        tensor = rule(Site(node, operands, shape, quant, factor, self.graph))
+        result = Value(tensor, shape, quant)
+        if followers and followers[-1].op_type in ("Relu", "Clip"):
+            result = self._clamped(followers[-1], result)
+        # A fused follower's result is this node's: between them nothing else reads.
+        self.values[(followers[-1] if followers else node).output[0]] = result
+        self.done.update(f.output[0] for f in followers)
+
+    def _wanted(self, node: onnx.NodeProto) -> tuple[Quant, float, list[onnx.NodeProto]]:
+        """Quantization that the node's consumers ask for, through a scalar Mul and a Relu or Clip that follow it."""
+        factor, followers, name = 1.0, [], node.output[0]
+        while True:
+            consumers = self.source.consumers.get(name, [])
+            if name in self.source.outputs:
+                raise NotIntegerError("its result is a model output and not quantized")
+            if len(consumers) == 1 and (scale := self._scale(consumers[0], name)) is not None and not followers:
+                factor *= scale
+            elif len(consumers) == 1 and consumers[0].op_type in ("Relu", "Clip"):
+                pass
+            else:
+                return self._consumers_quant(name), factor, followers
+            followers.append(consumers[0])
+            name = consumers[0].output[0]
+
+    def _scale(self, node: onnx.NodeProto, name: str) -> float | None:
+        """The positive constant by which `node` multiplies `name`, or None."""
+        if node.op_type not in ("Mul", "Div") or (node.op_type == "Div" and node.input[0] != name):
+            return None
+        constant = self._constant(next((n for n in node.input if n != name), name))
+        if constant is None or constant.size != 1 or float(constant.reshape(())) <= 0:
+            return None
+        scalar = float(constant.reshape(()))
+        return 1 / scalar if node.op_type == "Div" else scalar
+
+    def _consumers_quant(self, name: str) -> Quant:
+        wanted: list[Quant] = []
+        for consumer in self.source.consumers.get(name, []):
+            if consumer.op_type == "QuantizeLinear":
+                wanted.append(self.source.quant(consumer))
+            elif consumer.op_type in MOVEMENT and consumer.input[0] == name and consumer.output[0] not in self.source.outputs:
+                wanted.append(self._consumers_quant(consumer.output[0]))
+            else:
+                raise NotIntegerError(f"{consumer.op_type} {consumer.name} reads its result unquantized")
+        if not wanted or not all(q.same(wanted[0]) for q in wanted):
+            raise NotIntegerError("its result is not quantized in one way")
+        return wanted[0]
+
+    def _clamped(self, node: onnx.NodeProto, value: Value) -> Value:
+        """Relu or Clip after an operator: nothing when saturation does it, else a table."""
+        assert value.tensor is not None
+        scalars = {n: c for n in node.input[1:] if n and (c := self._constant(n)) is not None}
+        entries = quantize_real(
+            evaluate(
+                node,
+                {node.input[0]: real_values(*value.quant.pair)},
+                {n: float(c.reshape(())) for n, c in scalars.items()},
+                self.source.opset,
+            ),
+            *value.quant.pair,
+        )
+        if np.array_equal(entries, np.arange(-128, 128)):
+            return value
+        return Value(table(self.graph, node.name, value.tensor, entries, node.output[0]), value.shape, value.quant)
+
+    def _producer(self, name: str) -> str:
+        return next((n.name for n in self.source.graph.node if name in n.output), name)
+
+    # ---- the border -----------------------------------------------------------------------------------------
+
+    def _finish(self) -> Model:
+        states = {s.input: s.output for s in self.model.states}
+        names, outputs = [], []
+        for info in self.model.proto.graph.output:
+            value = self.values.get(info.name)
+            if value is None or value.tensor is None:
+                raise unsupported([(info.name, "output", "it is not a quantized tensor")])
+            tensor = value.tensor
+            source = next((i for i, o in states.items() if o == info.name), None)
+            if source is not None and source in self.inputs:
+                tensor = requantized(
+                    self.graph, onnx.NodeProto(name=info.name), tensor, value.quant, self.inputs[source]
+                )
+                value = Value(tensor, value.shape, self.inputs[source])
+            names.append(tensor)
+            outputs.append(self._border(info.name, tensor, value.quant))
+        absent = [i.name for i in self.model.proto.graph.input if i.name not in self.inputs]
+        if absent:
+            raise unsupported([(n, "input", "it is not quantized") for n in absent])
+        inputs = [self._border(i.name, i.name, self.inputs[i.name]) for i in self.model.proto.graph.input]
+        proto = self._proto(names)
+        helper.set_model_props(
+            proto,
+            {
+                **{p.key: p.value for p in self.model.proto.metadata_props},
+                INTERFACE_KEY: json.dumps({"inputs": inputs, "outputs": outputs}),
+            },
+        )
+        return Model(proto, self.model.name, self.model.sha256, self.model.states, list(self.model.notes))
+
+    def _border(self, name: str, tensor: str, quant: Quant) -> dict[str, object]:
+        scale, zero_point = quant.pair
+        return {"name": name, "tensor": tensor, "scale": scale, "zero_point": zero_point}
+
+    def _proto(self, outputs: Sequence[str]) -> onnx.ModelProto:
+        live, kept = set(outputs), []
+        for node in reversed(self.graph.nodes):
+            if live.intersection(node.output):
+                kept.append(node)
+                live.update(node.input)
+        graph = helper.make_graph(
+            kept[::-1],
+            self.model.proto.graph.name or "model",
+            [self._info(i.name) for i in self.model.proto.graph.input],
+            [self._info(n) for n in dict.fromkeys(outputs)],
+            [numpy_helper.from_array(a, n) for n, a in self.graph.constants.items() if n in live],
+        )
+        opsets = [helper.make_opsetid("", self.source.opset), helper.make_opsetid(DOMAIN, 1)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+    def _info(self, name: str) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.INT8, list(self.graph.types[name].shape))

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One rule an ONNX operator: its operands as int8 values and the wanted quantization -> an integer operator.
+
+A rule that declines raises `NotIntegerError` with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+
+from edgec.lower.graph import Array, IntegerGraph, NotIntegerError, Quant, Value
+from edgec.operators import layer_norm, softmax
+from edgec.operators.elementwise import add_params
+from edgec.operators.integer import (
+    INT32_MAX,
+    Int8,
+    as_int32,
+    multipliers,
+    needs_wide,
+    product,
+    quantize_real,
+    table_of,
+)
+
+SOFTMAX_QUANT = Quant(np.array(1 / 256), -128)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One node being lowered.
+
+    Attributes:
+        node: the ONNX node.
+        operands: its inputs as int8 values, float64 arrays (float constants) or None (absent).
+        shape: static shape of its result.
+        quant: quantization that its result shall have.
+        factor: a positive constant that multiplies the result (a fused scalar Mul).
+        graph: where to write.
+    """
+
+    node: onnx.NodeProto
+    operands: list[Value | Array | None]
+    shape: tuple[int, ...]
+    quant: Quant
+    factor: float
+    graph: IntegerGraph
+
+    def attribute(self, name: str, default: Any) -> Any:
+        """An attribute of the node."""
+        return next((onnx.helper.get_attribute_value(a) for a in self.node.attribute if a.name == name), default)
+
+    def value(self, index: int) -> Value:
+        """Operand `index`, which must be quantized."""
+        operand = self.operands[index]
+        if not isinstance(operand, Value):
+            raise NotIntegerError(f"input {self.node.input[index]} is not quantized")
+        return operand
+
+    def real(self, index: int) -> Array | None:
+        """Operand `index`, which must be constant, as float64; None when absent."""
+        operand = self.operands[index] if index < len(self.operands) else None
+        return operand.real() if isinstance(operand, Value) else operand
+
+    def rows(self, value: Value, width: int, name: str = "x") -> str:
+        """The operand as a matrix with rows of `width`."""
+        tensor = self.graph.operand(value, f"{self.node.name}.{name}")
+        return self.graph.view(tensor, (product(value.shape) // width, width))
+
+    def emit(self, op: str, inputs: list[str], constants: dict[str, Array], **attrs: Any) -> str:
+        """Write the operator's call; the result in the ONNX shape."""
+        result = self.graph.emit(op, self.node.name, self.node.output[0], inputs, constants, **attrs)
+        return self.graph.view(result, self.shape)
+
+
+Rule = Callable[[Site], str]
+RULES: dict[str, Rule] = {}
+
+
+def _rule(*op_types: str) -> Callable[[Rule], Rule]:
+    def register(function: Rule) -> Rule:
+        for op_type in op_types:
+            RULES[op_type] = function
+        return function
+
+    return register
+
+
+def _scalar(ratio: float, largest: float = 128.0) -> tuple[int, int, int]:
+    """(mult, shift, wide) of one ratio."""
+    wide = needs_wide(np.array([ratio]), np.array([largest]))
+    mult, shift = multipliers(ratio, wide)
+    return int(mult[0]), int(shift[0]), int(wide)
+
+
+@_rule("Gemm")
+def _gemm(site: Site) -> str:
+    if site.attribute("transA", 0) or site.attribute("alpha", 1.0) != 1 or site.attribute("beta", 1.0) != 1:
+        raise NotIntegerError("Gemm with transA, alpha or beta")
+    return _linear(site, transposed=bool(site.attribute("transB", 0)))
+
+
+@_rule("MatMul")
+def _matmul(site: Site) -> str:
+    a, b = site.value(0), site.value(1)
+    if b.data is not None and b.data.ndim == 2:
+        return _linear(site, transposed=False)
+    batch, (m, k), n = site.shape[:-2], a.shape[-2:], b.shape[-1]
+    if a.shape[:-2] != batch or b.shape[:-2] != batch:
+        raise NotIntegerError("MatMul broadcasts its batch")
+    (sa, za), (sb, zb), (sy, zy) = a.quant.pair, b.quant.pair, site.quant.pair
+    reach = k * 255 * 255
+    if reach > INT32_MAX:
+        raise NotIntegerError(f"MatMul sums {k} products, which 32 bits cannot hold")
+    ratio = sa * sb * site.factor / sy
+    mult, shift, wide = _scalar(ratio, min(128.0, reach * ratio))
+    tensors = [
+        site.graph.view(site.graph.operand(v, f"{site.node.name}.{name}"), (product(batch), *v.shape[-2:]))
+        for v, name in ((a, "a"), (b, "b"))
+    ]
+    del m, n
+    return site.emit("matmul_s8", tensors, {"params": as_int32("params", [za, zb, mult, shift, zy])}, wide=wide)
+
+
+def _linear(site: Site, transposed: bool) -> str:
+    x, w = site.value(0), site.value(1)
+    if w.data is None:
+        raise NotIntegerError("the weight is not constant")
+    if x.data is not None:
+        raise NotIntegerError("the left operand is constant")
+    if w.quant.zero_point:
+        raise NotIntegerError("the weights are not symmetric (zero point 0)")
+    weights = (w.data if transposed else w.data.T).astype(np.int64)
+    n, k = weights.shape
+    if w.quant.scale.ndim and w.quant.axis % 2 != (0 if transposed else 1):
+        raise NotIntegerError("the weights' scales run along the wrong axis")
+    (sx, zx), (sy, zy) = x.quant.pair, site.quant.pair
+    acc_scale = np.broadcast_to(sx * w.quant.scale, (n,))
+    real_bias = site.real(2)
+    bias = np.zeros(n) if real_bias is None else np.rint(np.broadcast_to(real_bias, (n,)) / acc_scale)
+    folded = bias.astype(np.int64) - zx * weights.sum(axis=1)
+    reach = np.abs(folded) + 128 * np.abs(weights).sum(axis=1)
+    if reach.max() > INT32_MAX:
+        raise NotIntegerError("an accumulator could exceed 32 bits")
+    ratios = acc_scale * site.factor / sy
+    wide = needs_wide(ratios, np.minimum(128.0, reach * ratios))
+    mult, shift = multipliers(ratios, wide)
+    constants = {
+        "w": weights.astype(np.int8),
+        "bias": as_int32("bias", folded),
+        "mult": mult,
+        "shift": shift,
+        "params": as_int32("params", [zy]),
+    }
+    return site.emit("linear_s8", [site.rows(x, k)], constants, wide=int(wide))
+
+
+@_rule("Softmax")
+def _softmax(site: Site) -> str:
+    x = site.value(0)
+    if site.attribute("axis", -1) not in (-1, len(x.shape) - 1):
+        raise NotIntegerError("Softmax over an axis that is not the last")
+    result = site.emit(
+        "softmax_s8", [site.rows(x, x.shape[-1])], {"table": softmax.exponentials(x.quant.pair[0])}
+    )
+    return requantized(site.graph, site.node, result, SOFTMAX_QUANT, site.quant)
+
+
+@_rule("LayerNormalization")
+def _layer_norm(site: Site) -> str:
+    x, gamma, beta = site.value(0), site.real(1), site.real(2)
+    width = x.shape[-1]
+    if site.attribute("axis", -1) not in (-1, len(x.shape) - 1) or gamma is None or gamma.shape != (width,):
+        raise NotIntegerError("LayerNormalization over more than the last axis")
+    gain, offset, params = layer_norm.constants(
+        gamma,
+        np.zeros(width) if beta is None else beta,
+        site.attribute("epsilon", 1e-5),
+        x.quant.pair[0],
+        site.quant.pair,
+    )
+    return site.emit("layer_norm_s8", [site.rows(x, width)], {"gain": gain, "offset": offset, "params": params})
+
+
+@_rule("Add", "Sub")
+def _add(site: Site) -> str:
+    sign = -1 if site.node.op_type == "Sub" else 1
+    a, b = site.value(0), site.value(1)
+    params = add_params(a.quant.pair, b.quant.pair, site.quant.pair, sign)
+    a, b, swapped = _broadcast(site, a, b)
+    if swapped:
+        params = params[[1, 0, 2, 3]]
+    return site.emit("add_s8", _matrices(site, a, b), {"params": params})
+
+
+@_rule("Mul")
+def _mul(site: Site) -> str:
+    a, b = site.value(0), site.value(1)
+    mult, shift, wide = _scalar(a.quant.pair[0] * b.quant.pair[0] * site.factor / site.quant.pair[0])
+    a, b, _ = _broadcast(site, a, b)
+    params = as_int32("params", [a.quant.zero_point, b.quant.zero_point, mult, shift, site.quant.zero_point])
+    return site.emit("mul_s8", _matrices(site, a, b), {"params": params}, wide=wide)
+
+
+def _broadcast(site: Site, a: Value, b: Value) -> tuple[Value, Value, bool]:
+    """Operands such that the first has the full shape; and whether they changed places."""
+    if a.shape == site.shape:
+        return a, b, False
+    if b.shape == site.shape:
+        return b, a, True
+    raise NotIntegerError("both operands broadcast")
+
+
+def _matrices(site: Site, a: Value, b: Value) -> list[str]:
+    """a as [O, N] and b as [O or 1, N or 1]: any broadcast that a split of the axes into two groups expresses."""
+    shape = site.shape
+    padded = (1,) * (len(shape) - len(b.shape)) + b.shape
+    for cut in range(len(shape) + 1):
+        groups = []
+        for full, part in ((shape[:cut], padded[:cut]), (shape[cut:], padded[cut:])):
+            if part == full:
+                groups.append((product(full), product(full)))
+            elif all(d == 1 for d in part):
+                groups.append((product(full), 1))
+        if len(groups) == 2:
+            (rows, b_rows), (width, b_width) = groups
+            names = [site.graph.operand(v, f"{site.node.name}.{n}") for v, n in ((a, "a"), (b, "b"))]
+            return [site.graph.view(names[0], (rows, width)), site.graph.view(names[1], (b_rows, b_width))]
+    raise NotIntegerError(f"broadcast of {b.shape} to {shape}")
+
+
+@_rule("ReduceMean", "ReduceSum")
+def _mean(site: Site) -> str:
+    x, axes = site.value(0), site.real(1)
+    if axes is None and site.attribute("axes", None) is not None:
+        axes = np.array(site.attribute("axes", None))
+    rank = len(x.shape)
+    reduced = set(range(rank)) if axes is None else {int(a) % rank for a in axes.ravel()}
+    kept = [i for i, d in enumerate(x.shape) if d > 1]  # axes of size 1 reduce to themselves
+    inner = [i in reduced for i in kept]
+    span = [i for i, r in enumerate(inner) if r]
+    first, last = (span[0], span[-1] + 1) if span else (0, 0)
+    if not all(inner[first:last]):
+        raise NotIntegerError("it reduces axes that are not adjacent")
+    dims = [x.shape[i] for i in kept]
+    outer, terms, rest = product(dims[:first]), product(dims[first:last]), product(dims[last:])
+    (sx, zx), (sy, zy) = x.quant.pair, site.quant.pair
+    ratio = sx * site.factor / sy / (terms if site.node.op_type == "ReduceMean" else 1)
+    mult, shift, wide = _scalar(ratio, min(128.0, 255 * terms * ratio))
+    tensor = site.graph.view(site.graph.operand(x, f"{site.node.name}.x"), (outer, terms, rest))
+    return site.emit("mean_s8", [tensor], {"params": as_int32("params", [zx, mult, shift, zy])}, wide=wide)
+
+
+@_rule("Concat")
+def _concat(site: Site) -> str:
+    axis = site.attribute("axis", 0) % len(site.shape)
+    rows = product(site.shape[:axis])
+    parts = []
+    for i, _ in enumerate(site.operands):
+        value = site.value(i)
+        name = f"{site.node.name}.{i}"
+        if value.data is not None:
+            tensor = site.graph.constant(name, quantize_real(value.real(), *site.quant.pair))
+        else:
+            tensor = requantized(site.graph, site.node, site.graph.operand(value, name), value.quant, site.quant)
+        parts.append(site.graph.view(tensor, (rows, product(value.shape[axis:]))))
+    result = parts[0]
+    for part in parts[1:]:
+        result = site.graph.emit("concat_s8", site.node.name, site.node.output[0], [result, part], {})
+    return site.graph.view(result, site.shape)
+
+
+def requantized(graph: IntegerGraph, node: onnx.NodeProto, tensor: str, have: Quant, want: Quant) -> str:
+    """`tensor` brought from one quantization to another by a table; itself when they are the same."""
+    if have.same(want):
+        return tensor
+    return table(graph, node.name, tensor, table_of(lambda v: v, have.pair, want.pair), f"{tensor}.requantized")
+
+
+def table(graph: IntegerGraph, node: str, tensor: str, entries: Int8, output: str) -> str:
+    """An elementwise table applied to `tensor`, in its shape."""
+    shape = graph.types[tensor].shape
+    result = graph.emit("table_s8", node, output, [graph.view(tensor, (product(shape),))], {"table": entries})
+    return graph.view(result, shape)

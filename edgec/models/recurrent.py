@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recurrent memory: one step of a Legendre memory unit, its state passed in and out.
+
+Source: A. Voelker, I. Kajic, C. Eliasmith, "Legendre Memory Units: Continuous-Time Representation in Recurrent
+Neural Networks", NeurIPS 2019. A linear memory m keeps the last `window` values of a scalar u as coefficients of
+Legendre polynomials; a nonlinear state h reads it:
+
+    u  = ex x + eh h
+    m' = m + A m + B u
+    h' = tanh(wx x + wm m' + wh h)
+    y  = out h'
+
+A and B start as the paper's matrices, discretised by zero-order hold at one step: I + A = exp(A_c / window), so
+that every eigenvalue of I + A lies inside the unit circle. Our own reading: the update is written as a sum
+(m + A m), which keeps the small matrix A in the 8-bit weights and m itself exact; the encoder of m into u is
+left out; none of the layers has a bias but the last.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from edgec.models.registry import register_model
+
+
+def legendre_memory(order: int, window: float) -> tuple[Tensor, Tensor]:
+    """(A, B) of the update `m + A m + B u`: float [order, order] and [order, 1], computed in float64.
+
+    Args:
+        order: number of Legendre coefficients.
+        window: how many steps the memory spans.
+    """
+    i = torch.arange(order, dtype=torch.float64)
+    signs = torch.where(i[:, None] < i[None, :], -1.0, (-1.0) ** (i[:, None] - i[None, :] + 1))
+    continuous_a = (2 * i[:, None] + 1) * signs / window
+    continuous_b = ((2 * i + 1) * (-1.0) ** i)[:, None] / window
+    a = torch.linalg.matrix_exp(continuous_a) - torch.eye(order, dtype=torch.float64)
+    b = torch.linalg.solve(continuous_a, a @ continuous_b)
+    return a.float(), b.float()
+
+
+class RecurrentMemory(nn.Module):
+    """One step: x float [B, inputs], h float [B, hidden], m float [B, memory] -> (y, h_next, m_next).
+
+    Args:
+        inputs: width of x.
+        hidden: width of the nonlinear state h.
+        memory: width of the linear memory m.
+        outputs: width of y.
+        window: steps that the memory spans at the start of training.
+    """
+
+    def __init__(self, inputs: int, hidden: int, memory: int, outputs: int, window: float) -> None:
+        super().__init__()
+        self.ex = nn.Linear(inputs, 1, bias=False)
+        self.eh = nn.Linear(hidden, 1, bias=False)
+        self.A = nn.Linear(memory, memory, bias=False)
+        self.B = nn.Linear(1, memory, bias=False)
+        self.wx = nn.Linear(inputs, hidden, bias=False)
+        self.wm = nn.Linear(memory, hidden, bias=False)
+        self.wh = nn.Linear(hidden, hidden, bias=False)
+        self.out = nn.Linear(hidden, outputs)
+        a, b = legendre_memory(memory, window)
+        with torch.no_grad():
+            self.A.weight.copy_(a)
+            self.B.weight.copy_(b)
+
+    def forward(self, x: Tensor, h: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of every sequence in the batch; the state of the first step is zero."""
+        u = self.ex(x) + self.eh(h)
+        m_next = m + self.A(m) + self.B(u)
+        h_next = torch.tanh(self.wx(x) + self.wm(m_next) + self.wh(h))
+        return self.out(h_next), h_next, m_next
+
+
+@register_model(
+    "recurrent-16-64-32",
+    description="one step of a recurrent memory with two states, 16 inputs, 10 outputs, 9 k MACs",
+    source="Voelker et al., Legendre Memory Units, NeurIPS 2019",
+    inputs={"x": (1, 16), "h": (1, 64), "m": (1, 32)},
+    outputs={"y": (1, 10), "h_next": (1, 64), "m_next": (1, 32)},
+    states=(("h", "h_next", 0.0), ("m", "m_next", 0.0)),
+)
+def recurrent_16_64_32() -> nn.Module:
+    """x [16], h [64], m [32] over a window of 64 steps, y [10]."""
+    return RecurrentMemory(inputs=16, hidden=64, memory=32, outputs=10, window=64.0)

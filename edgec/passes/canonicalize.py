@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Float ONNX in, the one canonical float form out: the list of passes, to be read from top to bottom."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+import onnx_ir as ir
+
+from edgec.errors import UnsupportedError
+from edgec.model import Model, fixed_shapes, set_state_contract, value_shapes
+from edgec.passes.attention import move_scales
+from edgec.passes.batch_norm import fold_batch_norm
+from edgec.passes.dense import normalize_dense
+from edgec.passes.fold_constants import fold_constants, infer_shapes, ir_bytes, remove_dead
+from edgec.passes.gelu import fuse_gelu
+from edgec.passes.graph_edit import GraphEdit
+from edgec.passes.layer_norm import fuse_layer_norm
+from edgec.passes.movement import normalize_movement
+from edgec.passes.names import name_everything, tidy_names
+from edgec.passes.no_ops import remove_no_ops
+from edgec.passes.opset import to_opset_21
+from edgec.passes.patch_embedding import embed_patches
+from edgec.passes.reductions import normalize_reductions
+from edgec.passes.softmax import normalize_softmax
+from edgec.passes.split_dense import split_dense
+
+MAX_TENSOR_BYTES = 2**31 - 1
+"""Largest activation that is accepted."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One step: `run` edits the graph and keeps the function that it computes."""
+
+    name: str
+    run: Callable[[GraphEdit], None]
+
+    @property
+    def contract(self) -> str:
+        """What the pass requires and ensures: the docstring of `run`."""
+        return inspect.getdoc(self.run) or ""
+
+
+def _fold(edit: GraphEdit) -> None:
+    """See `fold_constants`."""
+    fold_constants(edit.model)
+
+
+PASSES: tuple[Pass, ...] = (
+    Pass("names", name_everything),
+    Pass("fold_constants", _fold),
+    Pass("no_ops", remove_no_ops),
+    Pass("reductions", normalize_reductions),
+    Pass("layer_norm", fuse_layer_norm),
+    Pass("gelu", fuse_gelu),
+    Pass("softmax", normalize_softmax),
+    Pass("batch_norm", fold_batch_norm),
+    Pass("patch_embedding", embed_patches),
+    Pass("dense", normalize_dense),
+    Pass("attention_scales", move_scales),
+    Pass("split_dense", split_dense),
+    Pass("movement", normalize_movement),
+    Pass("fold_again", _fold),
+    Pass("no_ops_again", remove_no_ops),
+    Pass("tidy_names", tidy_names),
+)
+
+Observer = Callable[[str, onnx.ModelProto], None]
+
+
+def canonicalize(
+    model: Model,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    *,
+    observe: Observer | None = None,
+) -> Model:
+    """The canonical float form of `model`: opset 21, static shapes, one form for each operator.
+
+    Args:
+        model: as the front door gives it.
+        input_shapes: shapes of inputs by name, batch included, where they differ from the model's open ones.
+        observe: called with the name of each pass and the graph after it.
+
+    Raises:
+        UnsupportedError: the model cannot be brought to opset 21 or to static shapes.
+    """
+    model = fixed_shapes(model, input_shapes or {})
+    notes = list(model.notes)
+    graph = ir.from_proto(to_opset_21(model.proto))
+    for value in [v for n in graph.graph for v in n.outputs if not v.is_graph_output()]:
+        value.shape = None  # what the exporter claimed about shapes was for an open batch
+    for step in PASSES:
+        step.run(GraphEdit(graph, notes))
+        remove_dead(graph)
+        infer_shapes(graph)
+        if observe is not None:
+            observe(step.name, _to_proto(graph, model))
+    proto = _to_proto(graph, model)
+    _require_static(graph)
+    unique = list(dict.fromkeys(notes))
+    return Model(proto, model.name, model.sha256, model.states, unique)
+
+
+def _to_proto(graph: ir.Model, model: Model) -> onnx.ModelProto:
+    proto = ir.to_proto(graph)
+    proto.ir_version = 10
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(model.proto.metadata_props)
+    set_state_contract(proto, model.states)
+    initializers = {t.name for t in proto.graph.initializer}
+    kept = [v for v in proto.graph.value_info if v.name not in initializers]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(kept)
+    return proto
+
+
+def _require_static(graph: ir.Model) -> None:
+    open_: list[str] = []
+    for node in graph.graph:
+        for out in node.outputs:
+            if out.shape is None or not out.shape.is_static():
+                open_.append(f"{node.op_type} {node.name!r}")
+            elif ir_bytes(out) > MAX_TENSOR_BYTES:
+                raise UnsupportedError(
+                    f"the output of {node.op_type} {node.name!r} is too large",
+                    need=f"at most {MAX_TENSOR_BYTES:,} B",
+                    have=f"{ir_bytes(out):,} B",
+                )
+    if open_:
+        raise UnsupportedError(
+            "shapes depend on the values of the inputs",
+            need="shapes that follow from the input shapes alone",
+            have=", ".join(open_[:8]) + (f" and {len(open_) - 8} more" if len(open_) > 8 else ""),
+            hint="remove data-dependent operators before the export",
+        )
+
+
+__all__ = ["PASSES", "Pass", "canonicalize", "value_shapes"]

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From real ranges to integers: scales and zero points of activations, weights and biases.
+
+`real = scale * (q - zero_point)`. Activations: int8 per tensor, 0.0 always exactly representable. Weights:
+int8 per output channel, symmetric in [-127, 127]. Biases: int32 with scale `s_x * s_w`.
+Scheme after Jacob et al. 2018 (Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgec.errors import UnsupportedError
+
+# Values that never leave this band during calibration count as dead: any scale stores them as zero, and a
+# scale made from rounding noise would give the neighbouring operators multipliers beyond every range.
+DEAD_RANGE = 1e-7
+DEAD_SCALE = np.float32(1 / 128)
+
+# Smallest requantization ratio s_x*s_w/s_y of a weight channel. At 2^-16 the weight rounding (half a step)
+# moves the output by 2^-17 steps per unit of input, far below one step, while the 31-bit multiplier keeps 15
+# bits.
+MIN_RATIO = 2.0**-16
+
+# |bias| and the product sum together stay below 2^31; a bias below 2^30 leaves the sum the other half.
+MAX_BIAS = 2.0**30
+
+
+@dataclass(frozen=True)
+class ActivationParams:
+    """Quantization of one activation tensor: `real = scale * (q - zero_point)`, q int8.
+
+    scale is positive and exactly a float32.
+    """
+
+    scale: float
+    zero_point: int
+
+    @property
+    def low(self) -> float:
+        """Smallest real value that q = -128 can hold."""
+        return self.scale * (-128 - self.zero_point)
+
+    @property
+    def high(self) -> float:
+        """Largest real value, at q = 127."""
+        return self.scale * (127 - self.zero_point)
+
+
+# Outputs of bounded functions: the range is known, whatever calibration saw.
+FIXED_OUTPUT: dict[str, ActivationParams] = {
+    "Softmax": ActivationParams(1 / 256, -128),
+    "Sigmoid": ActivationParams(1 / 256, -128),
+    "Tanh": ActivationParams(1 / 128, 0),
+}
+
+
+def activation_params(low: float, high: float, *, symmetric: bool = False) -> ActivationParams:
+    """Scale and zero point that cover [low, high] and 0.0.
+
+    Args:
+        low, high: observed or known range, low <= high.
+        symmetric: zero point 0 and the range in [-127, 127] (right-hand operands of MatMul).
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    if high - low < DEAD_RANGE:
+        return ActivationParams(float(DEAD_SCALE), 0)
+    if symmetric:
+        return ActivationParams(float(np.float32(max(-low, high) / 127)), 0)
+    scale = float(np.float32((high - low) / 255))
+    return ActivationParams(scale, int(np.clip(np.rint(-128 - low / scale), -128, 127)))
+
+
+def quantize_array(values: np.ndarray, params: ActivationParams, *, symmetric: bool = False) -> np.ndarray:
+    """Round a real array to int8, halves to even as QuantizeLinear does; saturates."""
+    q = np.rint(values.astype(np.float64) / params.scale) + params.zero_point
+    result: np.ndarray = np.clip(q, -127 if symmetric else -128, 127).astype(np.int8)
+    return result
+
+
+@dataclass(frozen=True)
+class LinearParams:
+    """Integers of one Gemm: `weight` int8 [N, K], `bias` int32 [N], their scales float32 [N]."""
+
+    weight: np.ndarray
+    weight_scale: np.ndarray
+    bias: np.ndarray
+    bias_scale: np.ndarray
+
+
+def linear_params(
+    weight: np.ndarray, bias: np.ndarray, x: ActivationParams, y: ActivationParams, name: str
+) -> LinearParams:
+    """Quantize weight [N, K] per row and bias [N] of `y = x @ weight.T + bias`.
+
+    A channel's scale is `max|w| / 127`, raised where needed so that `s_x*s_w/s_y >= MIN_RATIO` (dead
+    channels) and the bias stays within MAX_BIAS. The bias scale is the float32 product `s_x * s_w`.
+
+    Args:
+        weight, bias: float arrays [N, K] and [N].
+        x, y: quantization of input and output.
+        name: the node, for messages.
+
+    Raises:
+        UnsupportedError: weights not finite, or K so long that an int32 accumulator could overflow.
+    """
+    weight64, bias64 = weight.astype(np.float64), bias.astype(np.float64)
+    if not (np.isfinite(weight64).all() and np.isfinite(bias64).all()):
+        raise UnsupportedError(f"{name}: weights or bias are not finite")
+    scale = np.abs(weight64).max(axis=1, initial=0.0) / 127
+    scale = np.maximum(scale, MIN_RATIO * y.scale / x.scale)
+    scale = np.maximum(scale, np.abs(bias64) / (x.scale * MAX_BIAS)).astype(np.float32)
+    q = np.clip(np.rint(weight64 / scale[:, None].astype(np.float64)), -127, 127).astype(np.int8)
+    bias_scale = np.float32(x.scale) * scale
+    q_bias = np.rint(bias64 / bias_scale.astype(np.float64)).astype(np.int64)
+    _check_accumulator(q, q_bias, x, name)
+    return LinearParams(q, scale, q_bias.astype(np.int32), bias_scale)
+
+
+def _check_accumulator(q: np.ndarray, bias: np.ndarray, x: ActivationParams, name: str) -> None:
+    # Both ways of summing must hold in 32 bits: sum (x - zp)*w + bias, and sum x*w + (bias - zp*sum w).
+    weight = q.astype(np.int64)
+    magnitude = np.abs(weight).sum(axis=1)
+    centred = np.abs(bias) + magnitude * max(127 - x.zero_point, 128 + x.zero_point)
+    folded = np.abs(bias - x.zero_point * weight.sum(axis=1)) + 128 * magnitude
+    worst = int(max(centred.max(initial=0), folded.max(initial=0)))
+    if worst >= 2**31:
+        raise UnsupportedError(
+            f"{name}: the sum over {q.shape[1]} products can overflow a 32-bit accumulator",
+            need="|accumulator| < 2,147,483,648",
+            have=f"up to {worst:,}",
+            hint="split the layer along its inputs",
+        )

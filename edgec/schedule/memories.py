@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Phase 5 of the compile: a program's tensors and scratch into the target's RAM, its constants into its flash."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgec.errors import FitError
+from edgec.kernels.select import Implementation
+from edgec.program import Program
+from edgec.schedule.check import check_plan
+from edgec.schedule.from_program import StateLayout, problem_of, state_layout
+from edgec.schedule.place import plan
+from edgec.schedule.problem import MemoryPlan, Space
+from edgec.target import Region, Target, list_targets, load_target
+
+STATIC_RESERVE = 4096 + 1024
+"""Bytes kept for stack, static data and the bench's serial buffers in the fastest memory; the linker has the last word."""
+CODE_RESERVE = 48 * 1024
+"""Bytes of internal flash kept for code when weights are spread over flash regions."""
+_HOST_RAM = 2**40
+
+
+def place_in_memories(
+    program: Program, implementations: Sequence[Implementation], target: Target
+) -> tuple[MemoryPlan, StateLayout, dict[str, Region]]:
+    """The checked plan of the arena, the layout of the state buffer, and the flash region of each constant.
+
+    Raises:
+        FitError: the arena, the state or the weights do not fit.
+    """
+    state = state_layout(program)
+    weights = _place_weights(implementations, target)
+    spaces, label = _spaces(target, state)
+    try:
+        result = plan(problem_of(program, implementations, spaces, label))
+    except FitError as error:
+        error.hints = (*error.hints, *_alternatives(program, implementations, state, target))
+        raise
+    check_plan(result)
+    return result, state, weights
+
+
+def _spaces(target: Target, state: StateLayout) -> tuple[list[Space], str]:
+    """RAM spans with what the arena may take of them: largest first, so that one space holds all if any can."""
+    spans = target.ram_spans()
+    if not spans:
+        return [Space("host", _HOST_RAM)], target.name
+    taken = STATIC_RESERVE + state.bytes
+    if taken > spans[0].size:
+        raise FitError(
+            f"the state does not fit {target.name}",
+            need=f"{state.bytes:,} B of state beside {STATIC_RESERVE:,} B of stack and static data",
+            have=f"{spans[0].size:,} B in {spans[0].name}",
+        )
+    spaces = [Space(s.name, s.size - (taken if s is spans[0] else 0)) for s in spans]
+    label = f"{target.name} ({sum(s.size for s in spans):,} B of RAM, {taken:,} B for state, stack and static data)"
+    return spaces, label
+
+
+def _alternatives(
+    program: Program, implementations: Sequence[Implementation], state: StateLayout, target: Target
+) -> list[str]:
+    """What to try when the arena does not fit: targets that ship with edgec on which it does, checked by planning."""
+    hints = []
+    if any(t.type.dtype == "float32" for t in program.tensors.values()):
+        hints.append("--precision int8: a quarter of the bytes")
+    fitting = []
+    for name in list_targets():
+        other = load_target(name)
+        if other.name == target.name or not other.ram_spans():
+            continue
+        try:
+            plan(problem_of(program, implementations, *_spaces(other, state)))
+        except FitError:
+            continue
+        fitting.append(name)
+    if fitting:
+        hints.append(f"--target {' or '.join(fitting)}: it fits there")
+    return hints or ["a model with fewer tokens, a smaller image or a narrower width"]
+
+
+def _place_weights(implementations: Sequence[Implementation], target: Target) -> dict[str, Region]:
+    """Internal flash while it lasts, the smallest constants first; the rest goes to external flash."""
+    regions = target.flash_regions()
+    if not regions:
+        return {}
+    sizes = {name: p.values.nbytes for i in implementations for name, p in i.constants.items()}
+    internal = target.internal_flash()
+    room = {r.name: r.size - (CODE_RESERVE if r is internal else 0) for r in regions}
+    result = {}
+    for name, size in sorted(sizes.items(), key=lambda item: item[1]):
+        region = next((r for r in regions if room[r.name] >= size), None)
+        if region is None:
+            total, have = sum(sizes.values()), sum(r.size for r in regions)
+            raise FitError(
+                f"weights need {total:,} B, {target.name} has {have:,} B of flash ({CODE_RESERVE:,} B kept for code):"
+                f" over by {total - have + CODE_RESERVE:,} B",
+                hint="a target with more or external flash, or a smaller model",
+            )
+        room[region.name] -= -(-size // 4) * 4
+        result[name] = region
+    return {name: result[name] for name in sizes}

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TIR PrimFunc -> a C function with bare pointers: no packed ABI, no TVM runtime, no allocation.
+
+Buffers of more than `LARGEST_LOCAL` bytes that a PrimFunc allocates become workspace parameters, so that the
+planner places them in the arena; smaller ones stay on the stack, where the static stack bound counts them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import tvm
+from tvm import s_tir, tirx
+from tvm.ir import PointerType, PrimType, Var
+from tvm_ffi.structural import structural_map
+
+from edgec.program import GeneratedFunction
+
+LARGEST_LOCAL = 256
+_C_TARGET = {"kind": "c"}
+_C_TYPES = {"int8": "int8_t", "uint8": "uint8_t", "int16": "int16_t", "uint16": "uint16_t", "int32": "int32_t",
+            "uint32": "uint32_t", "int64": "int64_t", "float32": "float", "bool": "bool"}  # fmt: skip
+
+
+def generate(functions: Mapping[str, tirx.PrimFunc]) -> dict[str, GeneratedFunction]:
+    """C text of every PrimFunc, by name.
+
+    Args:
+        functions: name -> PrimFunc whose parameters are buffers with static shapes, outputs last.
+
+    Raises:
+        ValueError: TVM emitted something outside freestanding C (a call into its runtime).
+    """
+    if not functions:
+        return {}
+    target = tvm.target.Target(_C_TARGET)
+    lowered = _lower(tvm.IRModule(dict(functions)), target)
+    bare, signatures = {}, {}
+    for var, function in lowered.functions.items():
+        name = var.name_hint
+        bare[name], signatures[name] = _bare_pointers(name, function)
+    module = tirx.transform.LowerIntrin()(tvm.IRModule(bare))
+    source = str(tvm.get_global_func("target.build.c")(module, target).inspect_source())
+    result = {}
+    for name, (types, workspaces) in signatures.items():
+        names, body = _definition(source, name)
+        if foreign := re.search(r"\b(TVM\w+|tvm_\w+)\b", body):
+            raise ValueError(f"{name}: generated C calls {foreign.group(1)}, which does not exist on a device")
+        parameters = tuple((t, n, not _is_written(n, body)) for t, n in zip(types, names, strict=True))
+        result[name] = GeneratedFunction(name, parameters, _tidy(body), workspaces)
+    return result
+
+
+def _lower(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
+    tir, stir = tirx.transform, s_tir.transform
+    return tvm.transform.Sequential(
+        [
+            tir.BindTarget(target),
+            stir.CanonicalizeLoop(),
+            stir.LowerInitBlock(),
+            stir.PlanAndUpdateBufferAllocationLocation(),
+            stir.ConvertBlocksToOpaque(),
+            stir.CompactBufferAllocation(),
+            stir.LowerMatchBuffer(),
+            stir.StmtSimplify(),
+            stir.LowerOpaqueBlock(),
+            tir.FlattenBuffer(),
+            tir.NarrowDataType(32),
+            stir.LoopPartition(),
+            tir.VectorizeLoop(False),
+            tir.StorageRewrite(),
+            stir.HoistIfThenElse(),
+            tir.UnrollLoop(),
+            stir.RenormalizeSplitPattern(),
+            tir.StmtSimplify(),
+            tir.RemoveNoOp(),
+            stir.RewriteUnsafeSelect(),
+            tir.CommonSubexprElim(),
+        ]
+    )(module)
+
+
+def _bare_pointers(
+    name: str, function: tirx.PrimFunc
+) -> tuple[tirx.PrimFunc, tuple[tuple[str, ...], tuple[int, ...]]]:
+    """Bind each buffer parameter to a plain pointer and hoist large allocations into further pointers.
+
+    Also the C type of every pointer and the bytes of the hoisted ones.
+    """
+    pointers, declarations, types = [], [], []
+    for buffer in function.params:
+        pointer = Var(buffer.name, PointerType(PrimType(str(buffer.dtype)), "global"))
+        pointers.append(pointer)
+        declarations.append(tirx.DeclBuffer(buffer, data=pointer))
+        types.append(_C_TYPES[str(buffer.dtype)])
+    workspaces: list[int] = []
+
+    def hoist(statement: tirx.AllocBuffer) -> tirx.Stmt:
+        buffer = statement.buffer
+        size = int(np.prod([int(d) for d in buffer.shape])) * tvm.DataType(str(buffer.dtype)).itemsize
+        if size <= LARGEST_LOCAL:
+            return statement
+        pointer = Var(f"workspace_{len(workspaces)}", PointerType(PrimType(str(buffer.dtype)), "global"))
+        pointers.append(pointer)
+        types.append(_C_TYPES[str(buffer.dtype)])
+        workspaces.append(size)
+        return tirx.DeclBuffer(buffer, data=pointer)
+
+    body = structural_map(function.body, (tirx.AllocBuffer, hoist))
+    bare = tirx.PrimFunc(pointers, tirx.SeqStmt([*declarations, body]), attrs=function.attrs)
+    return bare.with_attr("global_symbol", name), (tuple(types), tuple(workspaces))
+
+
+def _definition(source: str, name: str) -> tuple[list[str], str]:
+    """Parameter names, and the braces with what they hold, of the definition of `name` in TVM's C text."""
+    match = re.search(rf"\b{re.escape(name)}\(([^;{{]*)\)\s*{{", source)
+    if match is None:
+        raise ValueError(f"{name}: not in the generated C")
+    names = [parameter.split()[-1].lstrip("*") for parameter in match.group(1).split(",")]
+    depth, start = 0, match.end() - 1
+    for end in range(start, len(source)):
+        depth += {"{": 1, "}": -1}.get(source[end], 0)
+        if depth == 0:
+            return names, source[start : end + 1]
+    raise ValueError(f"{name}: unbalanced braces in the generated C")
+
+
+def _is_written(name: str, body: str) -> bool:
+    return re.search(rf"^\s*{re.escape(name)}\[.*\] = ", body, re.MULTILINE) is not None
+
+
+def _tidy(body: str) -> str:
+    """TVM's C text as a person would write it: one-element arrays and value names without their suffixes."""
+    body = re.sub(r"\b(\w+)_ptr\b", r"\1", body)
+    return re.sub(r"\bcse_v(\d+)\b", r"i\1_", body)

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX -> Relax: integer operators become calls of their opaque PrimFuncs, the rest is TVM's own import."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+import tvm
+from tvm import relax
+from tvm.relax.frontend.onnx import onnx_frontend
+
+from edgec.errors import UnsupportedError
+from edgec.operators import TensorType, get_operator
+from edgec.tvm_bridge.kernels import function_name, primfunc
+
+DOMAIN = "edgec"
+
+
+@dataclass(frozen=True)
+class Node:
+    """What a Relax variable's name stands for: the ONNX node, its operator and its first output."""
+
+    name: str
+    op: str
+    output: str
+    attrs: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A Relax module, and what each of its variables stands for, by the variable's name."""
+
+    module: tvm.IRModule
+    nodes: dict[str, Node]
+
+
+def import_onnx(model: onnx.ModelProto) -> Imported:
+    """Import an ONNX graph (static shapes) whose integer operators are of the domain `edgec`.
+
+    Raises:
+        UnsupportedError: an operator that TVM does not import.
+    """
+    opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    importer = _Importer(model.graph)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of every renamed input; the program keeps ONNX's names
+        module = importer.from_onnx(model.graph, opset)
+    for block in module["main"].body.blocks:
+        for binding in block.bindings:  # a graph output is bound once more; canonicalization keeps this name
+            if isinstance(binding.value, relax.Var) and binding.value.name in importer.nodes:
+                importer.nodes[str(binding.var.name)] = importer.nodes[str(binding.value.name)]
+    return Imported(module, importer.nodes)
+
+
+class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        super().__init__({}, {i.name: _dtype(i) for i in graph.input})
+        self.nodes: dict[str, Node] = {}
+        self._queue = [n for n in graph.node]
+
+    def _check_for_unsupported_ops(self, graph: onnx.GraphProto) -> None:
+        known = set(onnx_frontend._get_convert_map())
+        missing = [n for n in graph.node if n.domain != DOMAIN and n.op_type not in known]
+        if missing:
+            raise UnsupportedError(
+                "operators that TVM does not import: " + ", ".join(f"{n.name} ({n.op_type})" for n in missing)
+            )
+
+    def _convert_operator(self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int) -> relax.Expr:
+        node = self._queue.pop(0)
+        key = f"node_{len(self.nodes)}"
+        if node.domain != DOMAIN:
+            self.nodes[key] = described = Node(node.name, node.op_type, node.output[0], {})
+            result = super()._convert_operator(op_name, inputs, attrs, opset)
+            if isinstance(result, relax.Call):
+                return self.bb.emit(result, name_hint=key)
+            for value in result.fields if isinstance(result, relax.Tuple) else [result]:
+                if isinstance(value, relax.Var):  # TVM has emitted it already, under a name of its own
+                    self.nodes[str(value.name)] = described
+            return result
+        record = get_operator(op_name)
+        structure = {
+            k: list(v) if isinstance(v, tuple) else int(v) for k, v in attrs.items() if k != "tvm_custom"
+        }
+        self.nodes[key] = Node(node.name, node.op_type, node.output[0], structure)
+        types = [_type(i) for i in inputs]
+        function = self.bb.add_func(primfunc(record, types, structure), function_name(record, types, structure))
+        out = record.infer(types, **structure)
+        call = relax.call_tir(function, list(inputs), relax.TensorType(list(out.shape), out.dtype))
+        return self.bb.emit(call, name_hint=key)
+
+
+def _type(value: relax.Expr) -> TensorType:
+    return TensorType(tuple(int(d) for d in value.ty.shape), str(value.ty.dtype.dtype))
+
+
+def _dtype(info: onnx.ValueInfoProto) -> str:
+    return str(onnx.helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type))

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operator record -> TIR PrimFunc, under the name that the generated C function will bear."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tvm import tirx
+from tvm.script import tirx as T
+
+from edgec.operators import Operator, TensorType
+
+# TOpPatternKind::kOpaque: FuseOps leaves the call alone.
+_OPAQUE = 8
+
+
+def function_name(op: Operator, types: Sequence[TensorType], attrs: Mapping[str, Any]) -> str:
+    """`linear_s8_49x64x64x192`: the operator and the dimensions of its activations and weights."""
+    dims = "x".join(str(d) for t in types[: 2 if len(op.inputs) > 1 else 1] for d in t.shape)
+    extra = "".join(
+        f"_{key[0]}{'_'.join(str(v) for v in value) if isinstance(value, (list, tuple)) else value}"
+        for key, value in sorted(attrs.items())
+        if value != 0
+    )
+    return f"{op.name}_{dims}{extra}".replace("-", "m")
+
+
+def primfunc(op: Operator, types: Sequence[TensorType], attrs: Mapping[str, Any]) -> tirx.PrimFunc:
+    """The operator's one TIR definition for these shapes, marked opaque to fusion.
+
+    Args:
+        op: the record.
+        types: types of all inputs in call order.
+        attrs: structural attributes (shapes, strides, form of requantization).
+    """
+    function = op.tir(T, tuple(types), op.infer(tuple(types), **attrs), **attrs)
+    return function.with_attr("op_pattern", _OPAQUE).with_attr("edgec.op", op.name)

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Phase 4 of the compile: ONNX -> Relax -> legalized and fused -> Program with a generated C function per call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import tvm
+from tvm import relax
+from tvm.relax import transform as passes
+
+from edgec.operators import TensorType, get_operator
+from edgec.program import Call, GeneratedFunction, Tensor
+from edgec.tvm_bridge.codegen_c import generate
+from edgec.tvm_bridge.importer import Node, import_onnx
+from edgec.tvm_bridge.kernels import function_name, primfunc
+
+_CONSTANT = type(relax.const(1.0))
+# Relax evaluates constant subgraphs on the host that compiles.
+_FOLDING_TARGET = "llvm"
+
+
+@dataclass
+class Lowered:
+    """A graph as TVM leaves it: tensors by name, calls in order, functions by name, the module for `--dump`."""
+
+    tensors: dict[str, Tensor]
+    calls: list[Call]
+    inputs: list[str]
+    outputs: list[str]
+    functions: dict[str, GeneratedFunction]
+    relax_text: str
+
+
+def through_tvm(model: onnx.ModelProto) -> Lowered:
+    """Import, legalize, fuse and generate C for a graph of static shapes (operators of domain `edgec` or ONNX)."""
+    imported = import_onnx(model)
+    module, groups = _legalize(imported.module)
+    walk = _Walk(module, imported.nodes, groups, [i.name for i in model.graph.input])
+    walk.run()
+    used = {call.function for call in walk.calls}
+    functions = generate({v.name_hint: module[v] for v in module.get_global_vars() if v.name_hint in used})
+    return Lowered(walk.tensors, walk.calls, walk.inputs, walk.outputs, functions, module.script())
+
+
+def generate_operator(op_name: str, types: Sequence[TensorType], attrs: dict[str, Any]) -> GeneratedFunction:
+    """The generated C function of one operator for these input types; what tests and benchmarks call."""
+    op = get_operator(op_name)
+    name = function_name(op, types, attrs)
+    return generate({name: primfunc(op, types, attrs)})[name]
+
+
+def _legalize(module: tvm.IRModule) -> tuple[tvm.IRModule, dict[str, list[str]]]:
+    """Legalize and fuse; also the variables inside each fused group but its result, whose names FuseTIR drops."""
+    groups: dict[str, list[str]] = {}
+    with tvm.target.Target(_FOLDING_TARGET):
+        module = tvm.transform.Sequential(
+            [
+                passes.DecomposeOpsForInference(),
+                passes.CanonicalizeBindings(),
+                passes.LegalizeOps(),
+                passes.AnnotateTIROpPattern(),
+                passes.FoldConstant(),
+                passes.FuseOps(),
+            ]
+        )(module)
+        for binding in _bindings(module["main"]):
+            value = binding.value
+            if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.GlobalVar):
+                groups[str(binding.var.name)] = [str(b.var.name) for b in _bindings(module[value.op])[:-1]]
+        module = tvm.transform.Sequential([passes.FuseTIR(), passes.DeadCodeElimination()])(module)
+    return module, groups
+
+
+def _bindings(function: relax.Function) -> list[Any]:
+    return [binding for block in function.body.blocks for binding in block.bindings]
+
+
+@dataclass
+class _Walk:
+    """One pass over the bindings of `main`, in order, which is the order in which the calls run."""
+
+    module: tvm.IRModule
+    nodes: dict[str, Node]
+    groups: dict[str, list[str]]
+    input_names: list[str]
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    env: dict[relax.Var, list[str]] = field(default_factory=dict)
+    constants: dict[tuple[str, tuple[int, ...], bytes], str] = field(default_factory=dict)
+
+    def run(self) -> None:
+        main = self.module["main"]
+        for var, name in zip(main.params, self.input_names, strict=True):
+            self.env[var] = [self._new(name, var.ty)]
+            self.inputs += self.env[var]
+        for binding in _bindings(main):
+            self.env[binding.var] = self._value(binding.var, binding.value)
+        self.outputs = self.env[main.body.body]
+
+    def _value(self, var: relax.Var, value: relax.Expr) -> list[str]:
+        if isinstance(value, relax.Var):
+            return self.env[value]
+        if isinstance(value, _CONSTANT):
+            return [self._constant(value, str(var.name))]
+        if isinstance(value, relax.TupleGetItem):
+            return [self.env[value.tuple_value][value.index]]
+        if isinstance(value, relax.Tuple):
+            return [self._operand(e, str(var.name)) for e in value.fields]
+        if isinstance(value, relax.Call) and value.op.name == "relax.call_tir":
+            return self._call(var, value)
+        raise ValueError(f"TVM left {value.op if isinstance(value, relax.Call) else type(value)} unlegalized")
+
+    def _call(self, var: relax.Var, value: relax.Call) -> list[str]:
+        function = value.args[0]
+        primfunc_ = self.module[function]
+        nodes = self._nodes_of(str(var.name))
+        record = str(primfunc_.attrs["edgec.op"]) if "edgec.op" in primfunc_.attrs else None
+        roles = get_operator(record).inputs if record else ()
+        stem = nodes[0].name if nodes else str(var.name)
+        operands = tuple(
+            self._operand(e, f"{stem}.{roles[i] if i < len(roles) else i}") for i, e in enumerate(value.args[1].fields)
+        )
+        output_name = nodes[-1].output if nodes else str(var.name)
+        fields = var.ty.fields if isinstance(var.ty, relax.TupleType) else [var.ty]
+        outputs = [self._new(output_name if len(fields) == 1 else f"{output_name}.{i}", f) for i, f in enumerate(fields)]
+        renames = record is None and len(operands) == len(outputs) == 1
+        if renames and relax.analysis.has_reshape_pattern(primfunc_):
+            self.tensors[outputs[0]].view_of = operands[0]
+            return outputs
+        types = [self.tensors[name].type for name in operands]
+        self.calls.append(
+            Call(
+                name="+".join(dict.fromkeys(n.name for n in nodes)) or str(var.name),
+                op=record or str(function.name_hint),
+                function=str(function.name_hint),
+                inputs=operands,
+                outputs=tuple(outputs),
+                attrs=nodes[-1].attrs if record else {},
+                macs=get_operator(record).macs(types, self.tensors[outputs[0]].type) if record else 0,
+            )
+        )
+        return outputs
+
+    def _nodes_of(self, var: str) -> list[Node]:
+        return [self.nodes[n] for n in (*self.groups.get(var, []), var) if n in self.nodes]
+
+    def _operand(self, expr: relax.Expr, name: str) -> str:
+        return self._constant(expr, name) if isinstance(expr, _CONSTANT) else self.env[expr][0]
+
+    def _constant(self, expr: relax.Expr, name: str) -> str:
+        array: npt.NDArray[Any] = np.ascontiguousarray(expr.data.numpy() if hasattr(expr, "data") else expr.value.numpy())
+        key = (str(array.dtype), tuple(array.shape), array.tobytes())
+        if key not in self.constants:
+            unique = self._unique(name)
+            self.tensors[unique] = Tensor(unique, TensorType.of(array), data=array)
+            self.constants[key] = unique
+        return self.constants[key]
+
+    def _new(self, name: str, ty: relax.Type) -> str:
+        unique = self._unique(name)
+        shape = tuple(int(d) for d in ty.shape)
+        self.tensors[unique] = Tensor(unique, TensorType(shape, str(ty.dtype.dtype)))
+        return unique
+
+    def _unique(self, name: str) -> str:
+        candidate, n = name, 1
+        while candidate in self.tensors:
+            candidate, n = f"{name}.{n}", n + 1
+        return candidate
+
+

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The bench on a Cortex-M: answers the host's requests about the model behind edgec_bench. */
+#include "edgec_bench.h"
+#include "frame.h"
+#include "port.h"
+
+#define DWT_CYCCNT 0xE0001004u
+#define STACK_PAINT 0xA5C3965Au
+
+typedef struct {
+  uint32_t status, stack_bytes, cycles;
+} run_result;
+
+static edgec_frame request; /* the only buffer: answers are sent from it or from the model's tensors */
+static run_result last_run;
+static uint32_t last_run_sequence; /* sequence + 1 of the last run, 0 for none */
+
+static uint32_t get32(const uint8_t *p) {
+  return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+static uint8_t *put32(uint8_t *p, uint32_t value) {
+  for (uint32_t i = 0; i < 4u; i++) *p++ = (uint8_t)(value >> (8u * i));
+  return p;
+}
+
+static uint32_t put_text(uint8_t *p, const char *text) {
+  uint32_t n = 0u;
+  while (text[n] != '\0' && n < 200u) {
+    p[n] = (uint8_t)text[n];
+    n++;
+  }
+  return n;
+}
+
+/* One inference on a freshly painted stack. The stack figure is everything below this function's own frame. */
+__attribute__((noinline)) static void run_measured(void) {
+  volatile uint32_t *sp;
+  __asm volatile("mov %0, sp" : "=r"(sp));
+  for (volatile uint32_t *p = edgec_stack_bottom; p < sp; p++) *p = STACK_PAINT;
+  const uint32_t start = EDGEC_REG(DWT_CYCCNT);
+  last_run.status = (uint32_t)edgec_bench.run();
+  last_run.cycles = EDGEC_REG(DWT_CYCCNT) - start;
+  volatile uint32_t *p = edgec_stack_bottom;
+  while (p < sp && *p == STACK_PAINT) p++;
+  last_run.stack_bytes = (uint32_t)(uintptr_t)sp - (uint32_t)(uintptr_t)p;
+}
+
+static void answer(uint32_t bytes) {
+  edgec_frame_send((uint8_t)(request.type | EDGEC_ANSWER), request.sequence, request.payload, bytes);
+}
+
+static void refuse(uint8_t reason) { edgec_frame_send(EDGEC_NAK, request.sequence, &reason, 1u); }
+
+static void hello(void) {
+  uint8_t *p = put32(request.payload, EDGEC_PROTOCOL_VERSION);
+  p = put32(p, EDGEC_PAYLOAD_MAX);
+  p = put32(p, edgec_bench.input_count);
+  p = put32(p, edgec_bench.output_count);
+  p += put_text(p, edgec_bench.model_id);
+  last_run_sequence = 0u;
+  answer((uint32_t)(p - request.payload));
+}
+
+/* Payload: 0 for an input or 1 for an output, index. Answer: bytes (4), name. */
+static void describe(void) {
+  if (request.bytes != 2u) {
+    refuse(EDGEC_NAK_LENGTH);
+    return;
+  }
+  const uint32_t count = request.payload[0] == 0u ? edgec_bench.input_count : edgec_bench.output_count;
+  const edgec_bench_tensor *tensor = request.payload[0] == 0u ? edgec_bench.inputs : edgec_bench.outputs;
+  if (request.payload[0] > 1u || request.payload[1] >= count) {
+    refuse(EDGEC_NAK_RANGE);
+    return;
+  }
+  tensor += request.payload[1];
+  uint8_t *p = put32(request.payload, tensor->bytes);
+  p += put_text(p, tensor->name);
+  answer((uint32_t)(p - request.payload));
+}
+
+/* Payload: input index, offset (4), bytes to write there. */
+static void write_input(void) {
+  if (request.bytes < 5u) {
+    refuse(EDGEC_NAK_LENGTH);
+    return;
+  }
+  const uint32_t index = request.payload[0], offset = get32(request.payload + 1), bytes = request.bytes - 5u;
+  if (index >= edgec_bench.input_count || offset > edgec_bench.inputs[index].bytes ||
+      bytes > edgec_bench.inputs[index].bytes - offset) {
+    refuse(EDGEC_NAK_RANGE);
+    return;
+  }
+  uint8_t *to = (uint8_t *)edgec_bench.input(index) + offset;
+  for (uint32_t i = 0; i < bytes; i++) to[i] = request.payload[5u + i];
+  answer(0u);
+}
+
+/* A run whose answer got lost is asked for again with the same sequence number: it must not advance the state twice. */
+static void run(void) {
+  if (last_run_sequence != request.sequence + 1u) {
+    run_measured();
+    last_run_sequence = request.sequence + 1u;
+  }
+  uint8_t *p = put32(request.payload, last_run.status);
+  p = put32(p, last_run.stack_bytes);
+  p = put32(p, last_run.cycles);
+  answer((uint32_t)(p - request.payload));
+}
+
+/* Payload: output index, offset (4), length (2). */
+static void read_output(void) {
+  if (request.bytes != 7u) {
+    refuse(EDGEC_NAK_LENGTH);
+    return;
+  }
+  const uint32_t index = request.payload[0], offset = get32(request.payload + 1);
+  const uint32_t bytes = (uint32_t)request.payload[5] | (uint32_t)request.payload[6] << 8;
+  if (index >= edgec_bench.output_count || offset > edgec_bench.outputs[index].bytes ||
+      bytes > edgec_bench.outputs[index].bytes - offset || bytes > EDGEC_PAYLOAD_MAX) {
+    refuse(EDGEC_NAK_RANGE);
+    return;
+  }
+  edgec_frame_send((uint8_t)(request.type | EDGEC_ANSWER), request.sequence,
+                   (const uint8_t *)edgec_bench.output(index) + offset, bytes);
+}
+
+int main(void) {
+  const int ready = edgec_bench.init() == 0;
+  for (;;) {
+    const uint8_t reason = edgec_frame_receive(&request);
+    if (reason != 0u) {
+      refuse(reason);
+    } else if (request.type == EDGEC_HELLO) {
+      hello();
+    } else if (request.type == EDGEC_DESCRIBE) {
+      describe();
+    } else if (!ready) {
+      refuse(EDGEC_NAK_INIT);
+    } else if (request.type == EDGEC_RESET) {
+      edgec_bench.reset();
+      answer(0u);
+    } else if (request.type == EDGEC_WRITE) {
+      write_input();
+    } else if (request.type == EDGEC_RUN) {
+      run();
+    } else if (request.type == EDGEC_READ) {
+      read_output();
+    } else {
+      refuse(EDGEC_NAK_TYPE);
+    }
+  }
+}

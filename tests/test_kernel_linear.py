@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hand-written linear_s8: the operator's bits, on this machine and on simulated cores; a sharp proof."""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from elftools.elf.elffile import ELFFile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgec.device.toolchain import Source, build_host_library, compile_objects, cpu_flags, zig_binary
+from edgec.kernels import Call, kernels_for
+from edgec.kernels.linear import pack_pairs, prove_pairs
+from edgec.operators import Case, TensorType, get_operator
+from edgec.resources import runtime_dir
+from edgec.target import load_target
+
+LINEAR = get_operator("linear_s8")
+(KERNEL,) = [k for k in kernels_for("linear_s8", {"dsp"}) if k.name == "linear_s8_dsp"]
+SOURCES = [Source(runtime_dir() / "kernels" / name, "kernels") for name in KERNEL.sources]
+INCLUDES = [runtime_dir() / "include"]
+CORE_TARGETS = {"cortex-m7": "stm32f746", "cortex-m4": "stm32f407"}
+SIMULATOR = Path(__file__).parent / "fixtures" / "kernel_core.py"
+GUARD = 0x5A
+
+
+def call_of(case: Case) -> Call:
+    named = dict(zip(LINEAR.inputs, case.inputs, strict=True))
+    types = {name: TensorType.of(value) for name, value in named.items()}
+    return Call(types, {name: named[name] for name in LINEAR.constants}, case.attrs)
+
+
+def c_arguments(case: Case, x_offset: int = 0) -> tuple[list[np.ndarray], int]:
+    """The C call's arguments as arrays (0-d: a number), and which is y. x begins `x_offset` bytes late."""
+    call = call_of(case)
+    x = case.inputs[0]
+    buffers = {packed.name: packed.values for packed in KERNEL.pack(call)}
+    buffers["x"] = np.concatenate([np.full(x_offset, GUARD, np.int8), x.reshape(-1)])
+    buffers["y"] = np.full((x.shape[0], call.types["w"].shape[0]), GUARD, np.int8)
+    buffers["scratch"] = np.zeros(KERNEL.scratch_bytes(call) // 4, np.uint32)
+    names = KERNEL.arguments(call)
+    arrays = [buffers[a] if isinstance(a, str) else np.array(a, np.int32) for a in names]
+    return arrays, names.index("y")
+
+
+def make_case(
+    m: int, k: int, n: int, rng: np.random.Generator, *, extreme: bool = False, shifts: bool = False
+) -> Case:
+    """Values over their whole ranges; `extreme`: only the ends of the ranges."""
+    x = rng.choice([-128, 127], (m, k)) if extreme else rng.integers(-128, 128, (m, k))
+    w = rng.choice([-127, 127], (n, k)) if extreme else rng.integers(-127, 128, (n, k))
+    bias = rng.choice([-(2**30), 2**30], n) if extreme else rng.integers(-(2**17), 2**17, n)
+    mult = rng.choice([0, 1, 2**29, 2**30 - 1], n) if extreme else rng.integers(2**16, 2**23, n)
+    shift = rng.choice([0, 1, 5, 30], n) if shifts else np.zeros(n)
+    zero_point = rng.choice([-128, 127, 0, int(rng.integers(-128, 128))])
+    types = (np.int8, np.int8, np.int32, np.int32, np.uint8, np.int32)
+    values = (x, w, bias, mult, shift, [zero_point])
+    return Case(tuple(np.asarray(v).astype(t) for v, t in zip(values, types, strict=True)))
+
+
+@st.composite
+def cases(draw: st.DrawFn, largest: int = 40) -> Case:
+    m, k, n = (draw(st.integers(1, top)) for top in (11, largest, 19))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    return make_case(m, k, n, rng, extreme=draw(st.booleans()), shifts=draw(st.booleans()))
+
+
+@pytest.fixture(scope="session")
+def on_host(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., np.ndarray]:
+    """Runs a case with the portable C, compiled for this machine."""
+    library = ctypes.CDLL(str(build_host_library(SOURCES, INCLUDES, tmp_path_factory.mktemp("host"))))
+    function = getattr(library, KERNEL.function)
+    function.restype = None
+
+    def run(case: Case, x_offset: int = 0, accepted: bool = True) -> np.ndarray:
+        assert (KERNEL.accepts(call_of(case)) is None) == accepted
+        arrays, y = c_arguments(case, x_offset)
+        guarded = np.full(arrays[y].size + 32, GUARD, np.int8)
+        args = [ctypes.c_int32(int(a)) if a.ndim == 0 else ctypes.c_void_p(a.ctypes.data) for a in arrays]
+        args[0] = ctypes.c_void_p(arrays[0].ctypes.data + x_offset)
+        args[y] = ctypes.c_void_p(guarded.ctypes.data + 16)
+        function(*args)
+        assert (guarded[:16] == GUARD).all()
+        assert (guarded[-16:] == GUARD).all()
+        return guarded[16:-16].reshape(arrays[y].shape)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The kernel alone, linked for each core."""
+    made = {}
+    includes = ("-isystem", str(zig_binary().parent / "lib/include"))
+    for core, target in CORE_TARGETS.items():
+        flags = (*cpu_flags(load_target(target).cpu), "-O3", "-ffreestanding", "-ffunction-sections")
+        flags += ("-std=gnu11", "-nostdlibinc", "-fstack-size-section", "-fno-jump-tables", *includes)
+        objects = compile_objects(SOURCES, INCLUDES, flags)
+        made[core] = tmp_path_factory.mktemp(core) / "kernel.elf"
+        link = ["ld.lld", "-N", "--gc-sections", "-Ttext=0x08000000", "-e", KERNEL.function]
+        subprocess.run([zig_binary(), *link, *objects, "-o", made[core]], check=True)
+    return made
+
+
+def on_core(core: str, image: Path, case: Case) -> tuple[np.ndarray, int, int]:
+    """y, instructions and bytes of stack of one call on a simulated core."""
+    assert KERNEL.accepts(call_of(case)) is None
+    arrays, y = c_arguments(case)
+    request = io.BytesIO()
+    np.savez(request, **{f"a{i}": a for i, a in enumerate(arrays)})
+    done = subprocess.run(
+        [sys.executable, SIMULATOR, core, KERNEL.function, image],
+        input=request.getvalue(),
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    reply = np.load(io.BytesIO(done.stdout))
+    return reply[f"a{y}"], int(reply["instructions"]), int(reply["stack_bytes"])
+
+
+@settings(deadline=None, max_examples=300)
+@given(cases(), st.integers(0, 3))
+def test_portable_kernel_equals_the_operator(
+    on_host: Callable[..., np.ndarray], case: Case, x_offset: int
+) -> None:
+    np.testing.assert_array_equal(on_host(case, x_offset), LINEAR.run(case.inputs, case.attrs))
+
+
+def test_portable_kernel_equals_the_operator_on_its_own_samples(on_host: Callable[..., np.ndarray]) -> None:
+    """Multipliers as the lowering makes them."""
+    samples = LINEAR.samples(np.random.default_rng(1))
+    narrow = [case for case, _ in zip(samples, range(200), strict=False) if not case.attrs["wide"]]
+    for case in narrow:
+        np.testing.assert_array_equal(on_host(case), LINEAR.run(case.inputs, case.attrs))
+
+
+# Rows: 4-, 2- and 1-row blocks. Columns: whole and half pairs, quads. K: every entry of a body, odd ends.
+SHAPES = [
+    (1, 1, 1),
+    (1, 6, 3),
+    (2, 9, 7),
+    (2, 17, 1),
+    (3, 16, 2),
+    (4, 3, 1),
+    (5, 12, 5),
+    (6, 21, 4),
+    (7, 31, 6),
+    (4, 64, 8),
+]
+
+
+@pytest.mark.parametrize("core", CORE_TARGETS)
+@pytest.mark.parametrize(("m", "k", "n"), SHAPES)
+def test_assembly_equals_the_operator(images: dict[str, Path], core: str, m: int, k: int, n: int) -> None:
+    rng = np.random.default_rng(m * 10007 + k * 101 + n)
+    extreme, shifts = bool(rng.integers(2)), bool(rng.integers(2))
+    case = make_case(m, k, n, rng, extreme=extreme, shifts=shifts)
+    np.testing.assert_array_equal(on_core(core, images[core], case)[0], LINEAR.run(case.inputs, {}))
+
+
+@pytest.mark.parametrize("core", CORE_TARGETS)
+@pytest.mark.parametrize("rows", [1, 2, 4])
+def test_assembly_shifts_with_saturation(images: dict[str, Path], core: str, rows: int) -> None:
+    """Every combination of shifts in a pair, in each block kernel, on both sides of saturation."""
+    rng = np.random.default_rng(rows)
+    shift = np.array([0, 0, 0, 1, 1, 0, 1, 1, 2, 30, 31, 3], np.uint8)
+    mult = rng.integers(2**29, 2**30, 12).astype(np.int32)
+    mult[6:] = rng.integers(1, 64, 6)
+    x = rng.integers(-128, 128, (rows, 20)).astype(np.int8)
+    w = rng.integers(-9, 10, (12, 20)).astype(np.int8)
+    bias = rng.choice([0, 5, -(2**28), 2**28], 12).astype(np.int32)
+    case = Case((x, w, bias, mult, shift, np.array([3], np.int32)))
+    np.testing.assert_array_equal(on_core(core, images[core], case)[0], LINEAR.run(case.inputs, {}))
+
+
+# Instructions per MAC, everything included. A change that needs more must say why.
+CEILINGS = [(48, 192, 192, 0.831), (49, 96, 96, 0.888), (1, 192, 768, 1.032)]
+
+
+@pytest.mark.parametrize("core", CORE_TARGETS)
+@pytest.mark.parametrize(("m", "k", "n", "ceiling"), CEILINGS)
+def test_instructions_per_mac(
+    images: dict[str, Path], core: str, m: int, k: int, n: int, ceiling: float
+) -> None:
+    case = make_case(m, k, n, np.random.default_rng(k))
+    y, instructions, _ = on_core(core, images[core], case)
+    np.testing.assert_array_equal(y, LINEAR.run(case.inputs, {}))
+    measured = instructions / (m * k * n)
+    print(f"{core} {m}x{k}x{n}: {instructions} instructions, {measured:.4f} per MAC")
+    assert measured <= ceiling
+
+
+@pytest.mark.parametrize("core", CORE_TARGETS)
+def test_stack_sizes_of_the_assembly_are_stated(images: dict[str, Path], core: str) -> None:
+    """The deepest path by `.stack_sizes` covers what a call was seen to take, and by no more than padding."""
+    with open(images[core], "rb") as file:
+        elf = ELFFile(file)
+        functions = {
+            s["st_value"] & ~1: s.name
+            for s in elf.get_section_by_name(".symtab").iter_symbols()
+            if s["st_info"]["type"] == "STT_FUNC"
+        }
+        data = elf.get_section_by_name(".stack_sizes").data()
+    sizes: dict[str, int] = {}
+    while data:
+        name, size, at = functions[int.from_bytes(data[:4], "little") & ~1], 0, 4
+        while True:
+            size |= (data[at] & 0x7F) << (7 * (at - 4))
+            at += 1
+            if not data[at - 1] & 0x80:
+                break
+        sizes[name], data = size, data[at:]
+    assert sizes.keys() == set(functions.values())
+    paths = {
+        4: ("edgec_linear_s8_dsp", "multiply_block", "edgec_linear_s8_dsp_rows4"),
+        2: ("edgec_linear_s8_dsp", "multiply_block", "edgec_linear_s8_dsp_rows2"),
+        1: ("edgec_linear_s8_dsp", "multiply_row", "edgec_linear_s8_dsp_row1"),
+    }
+    for rows, path in paths.items():
+        _, _, seen = on_core(core, images[core], make_case(rows, 8, 7, np.random.default_rng(0)))
+        stated = sum(sizes[name] for name in path)
+        assert seen <= stated <= seen + 16, (path, sizes)
+
+
+def worst_case(w: np.ndarray, m: int = 5) -> Case:
+    """Rows of x that drive column 1 of `w` to both ends of its range; the lower end gives the zero point."""
+    n = w.shape[0]
+    x = np.where(w[1] > 0, 127, -128) * np.ones((m, 1), np.int64)
+    x[1] = np.where(w[1] > 0, -128, 127)
+    bias = -(x[1 if w[1, 0] > 0 else 0] @ w.astype(np.int64).T)
+    return Case(
+        (
+            x.astype(np.int8),
+            w.astype(np.int8),
+            bias.astype(np.int32),
+            np.full(n, 2**29, np.int32),
+            np.zeros(n, np.uint8),
+            np.array([7], np.int32),
+        )
+    )
+
+
+def column_with_sum(magnitudes: int, k: int) -> np.ndarray:
+    """int8 [k], all positive, whose sum is `magnitudes`."""
+    column = np.full(k, magnitudes // k)
+    column[: magnitudes % k] += 1
+    assert column.max() <= 127
+    return column
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_bound_is_sharp(on_host: Callable[..., np.ndarray], sign: int) -> None:
+    """The last sum that a pair holds is exact, one more is declined, and would have been wrong."""
+    k = 600
+    w = np.zeros((2, k), np.int64)
+    w[0] = np.where(np.arange(k) % 3, 100, -100)
+    # -128 under positive weights reaches -128 * 65536 = -2^23, which fits; +2^23 would not.
+    w[1] = sign * column_with_sum(65536 if sign > 0 else 65535, k)
+    assert prove_pairs(w.astype(np.int8)) == []
+    case = worst_case(w)
+    np.testing.assert_array_equal(on_host(case), LINEAR.run(case.inputs, {}))
+
+    w[1] += sign * np.eye(1, k, k - 1, dtype=np.int64)[0]
+    over = worst_case(w)
+    assert prove_pairs(w.astype(np.int8)) == [1]
+    assert "column 1" in str(KERNEL.accepts(call_of(over)))
+    # The refusal is needed: the kernel would give other bits.
+    assert (on_host(over, accepted=False) != LINEAR.run(over.inputs, {})).any()
+    # The same column is harmless in the even place.
+    swapped = worst_case(w[::-1])
+    assert KERNEL.accepts(call_of(swapped)) is None
+    np.testing.assert_array_equal(on_host(swapped), LINEAR.run(swapped.inputs, {}))
+
+
+@pytest.mark.parametrize(("k", "proven"), [(516, True), (517, False)])
+def test_any_symmetric_weights_up_to_516(k: int, proven: bool) -> None:
+    assert (prove_pairs(np.full((2, k), -127, np.int8)) == []) == proven
+
+
+@pytest.mark.parametrize("core", CORE_TARGETS)
+def test_boundary_on_the_core(images: dict[str, Path], core: str) -> None:
+    w = np.full((4, 516), 127)
+    w[1], w[3], w[0] = -127, 127, -127
+    case = worst_case(w)
+    np.testing.assert_array_equal(on_core(core, images[core], case)[0], LINEAR.run(case.inputs, {}))
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(0, 2**32 - 1))
+def test_weights_of_minus_128_are_exact_or_declined(on_host: Callable[..., np.ndarray], seed: int) -> None:
+    """Foreign models: a lane overflows exactly when a packed pair does not read back."""
+    rng = np.random.default_rng(seed)
+    case = make_case(3, 2, 4, rng)
+    w = rng.choice([-128, -127, -1, 0, 1, 127], (4, 2)).astype(np.int8)
+    case = Case((case.inputs[0], w, *case.inputs[2:]))
+    words = pack_pairs(w).view(np.int16).astype(np.int64)
+    even = words.astype(np.int8).astype(np.int64)
+    odd = (words - even) / 256
+    order = [0, 2, 1, 3]  # lanes of a group of four k
+    packed = np.zeros((4, 4))
+    packed[:, :2] = w
+    readable = np.array_equal(even[:, order], packed[0::2]) and np.array_equal(odd[:, order], packed[1::2])
+    reason = KERNEL.accepts(call_of(case))
+    assert readable == (reason is None)
+    if reason is None:
+        np.testing.assert_array_equal(on_host(case), LINEAR.run(case.inputs, {}))
+    else:
+        assert "-128" in reason
+
+
+def test_declines_with_a_reason() -> None:
+    case = make_case(2, 8, 4, np.random.default_rng(0))
+    assert KERNEL.accepts(call_of(Case(case.inputs, {"wide": 1}))) == "wide requantization"
+    x, w, bias, mult, shift, params = case.inputs
+    far = bias.copy()
+    far[2] = 2**31 - 1
+    assert "column 2 could leave 32 bits" in str(
+        KERNEL.accepts(call_of(Case((x, w, far, mult, shift, params))))
+    )
+    large = np.where(np.arange(4) == 3, 2**30, mult).astype(np.int32)
+    assert "column 3" in str(KERNEL.accepts(call_of(Case((x, w, bias, large, shift, params)))))
+
+
+def test_kernels_are_chosen_by_cpu_feature() -> None:
+    assert KERNEL in kernels_for("linear_s8", load_target("stm32f746").cpu.features)
+    assert kernels_for("linear_s8", frozenset()) == ()
+    assert kernels_for("no such operator", {"dsp"}) == ()
+    assert all(source.path.is_file() for source in SOURCES)
+
+
+@pytest.mark.parametrize("header", ["edgec.h", "edgec_kernels.h", "edgec_dsp.h"])
+@pytest.mark.parametrize("language", ["c", "c++"])
+def test_headers_compile_alone(header: str, language: str) -> None:
+    includes = [f"-I{INCLUDES[0]}", "-nostdlibinc", "-isystem", str(zig_binary().parent / "lib/include")]
+    flags = ["-Wall", "-Wextra", "-Wconversion", "-Werror", "-fsyntax-only", "-x", language, *includes, "-"]
+    for core in ([], list(cpu_flags(load_target("stm32f746").cpu))):
+        command = [zig_binary(), "clang", *core, *flags]
+        done = subprocess.run(
+            command, input=f'#include "{header}"\n'.encode(), capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr.decode()
