@@ -48,7 +48,18 @@ def assemble(model: Model, lowered: Lowered, *, original: Model) -> Program:
         original.name, lowered.tensors, lowered.calls, inputs, outputs, states, dict(lowered.functions)
     )
     _bind_states(program)
+    _name_calls_apart(program)
     return program
+
+
+def _name_calls_apart(program: Program) -> None:
+    """One node may become several calls: each gets a name of its own, which reports and the manifest key by."""
+    taken: set[str] = set()
+    for call in program.calls:
+        name, n = call.name, 2
+        while call.name in taken:
+            call.name, n = f"{name}.{n}", n + 1
+        taken.add(call.name)
 
 
 def _border(model: Model) -> dict[str, dict[str, Any]]:

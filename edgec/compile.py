@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,7 @@ from edgec.model import Model
 from edgec.passes.canonicalize import canonicalize
 from edgec.passes.layout import device_layout
 from edgec.passes.support import require_supported
+from edgec.program import Program
 from edgec.quantize.quantize import is_quantized, quantize
 from edgec.schedule.memories import place_in_memories
 from edgec.schedule.problem import MemoryPlan
@@ -41,14 +42,12 @@ class Options:
         precision: "int8" quantizes a float model; "float32" leaves it in float.
         kernels: "auto" lets hand-written kernels override; "tvm" builds without a single one.
         calibration: samples of the inputs; needed to quantize a float model.
-        input_shapes: shapes of inputs that the model leaves open.
         dump: directory that receives what each phase hands on, numbered.
     """
 
     precision: Precision = "int8"
     kernels: Choice = "auto"
     calibration: Samples | None = None
-    input_shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     dump: Path | None = None
 
 
@@ -62,18 +61,7 @@ def compile_model(
     """
     dump = Dump(options.dump)
     with new_directory(out) as part:
-        progress("canonicalize")
-        graph = prepare(model, options, dump)  # phases 1 and 2: one form for each operator; scales
-        progress("lower to integer operators")
-        graph = device_layout(graph)  # phase 3: images channels-last; integer operators
-        if options.precision == "int8":
-            graph = dump.model("3-integer", lower_to_integers(graph))
-        progress("import into TVM, generate C")
-        from edgec.tvm_bridge.pipeline import through_tvm  # not before it is needed: importing TVM takes seconds
-
-        lowered = through_tvm(graph.proto)  # phase 4: Relax: legalize, fuse, generate
-        dump.text("4-relax.py", lowered.relax_text)
-        program = assemble(graph, lowered, original=model)
+        program = make_program(model, options, progress, dump)  # phases 1 to 4
         progress("select kernels, place in memory")
         kernels = select_kernels(program, target.cpu.features, options.kernels)
         plan, state, weights = place_in_memories(program, kernels, target)  # phase 5: offsets; checked
@@ -81,6 +69,25 @@ def compile_model(
         progress("emit C, compile, link")
         build(Built(program, kernels, plan, state, target, weights), model, part)  # phase 6: C, binary, manifest
     return load_artifact(out)
+
+
+def make_program(
+    model: Model, options: Options, progress: Progress = lambda _: None, dump: Dump | None = None
+) -> Program:
+    """Phases 1 to 4: the program of a model, the same for every target."""
+    dump = dump or Dump(None)
+    progress("canonicalize, quantize")
+    graph = prepare(model, options, dump)  # phases 1 and 2: one form for each operator; scales
+    progress("lower to integer operators")
+    graph = device_layout(graph)  # phase 3: images channels-last; integer operators
+    if options.precision == "int8":
+        graph = dump.model("3-integer", lower_to_integers(graph))
+    progress("import into TVM, generate C")
+    from edgec.tvm_bridge.pipeline import through_tvm  # not before it is needed: importing TVM takes seconds
+
+    lowered = through_tvm(graph.proto)  # phase 4: Relax: legalize, fuse, generate
+    dump.text("4-relax.py", lowered.relax_text)
+    return assemble(graph, lowered, original=model)
 
 
 def prepare(model: Model, options: Options, dump: Dump | None = None) -> Model:
@@ -94,7 +101,7 @@ def prepare(model: Model, options: Options, dump: Dump | None = None) -> Model:
             raise UsageError(f"{model.name} is quantized already", hint="compile it with --precision int8")
         require_supported(model, options.precision)
         return dump.model("2-quantized", model)
-    graph = dump.model("1-canonical", canonicalize(model, options.input_shapes))
+    graph = dump.model("1-canonical", canonicalize(model))
     require_supported(graph, options.precision)
     if options.precision == "float32":
         return graph

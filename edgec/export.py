@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a torch module to a float ONNX file: static shapes, batch 1, readable names, the state contract attached.
+"""From a torch module to a float ONNX file: static shapes, readable names, the state contract attached.
 
 torch is imported inside the functions only, so that this module can be imported without it.
 """
@@ -51,8 +51,8 @@ def export(
         checkpoint: a file of torch.save with the module's state dict, or with a dict that holds it under
             "model". Only tensors and plain containers are unpickled (`weights_only=True`).
         seed: of the fresh weights, when `model` is a name; a checkpoint replaces them.
-        inputs: name and shape (batch of 1 included) of every argument of `forward`; needed for a module, known
-            for a registered name.
+        inputs: name and shape (batch of 1 included) of every argument of `forward`; needed for a module,
+            known for a registered name.
         outputs: names of the results; for a module the default is `y` or `y0`, `y1`, ...
         states: (input, output, reset value) of every state pair of a module.
 
@@ -64,12 +64,14 @@ def export(
             is missing or does not fit.
         UnsupportedError: torch cannot express the module in ONNX, or the file differs from the module.
     """
-    module, name, shapes, names, pairs = _resolve(model, seed, inputs, outputs, states)
-    if checkpoint is not None:
-        load_checkpoint(module, Path(checkpoint))
+    _import_torch()
+    module = get_model(model).build(seed) if isinstance(model, str) else model
     was_training = module.training
     module.eval()
     try:
+        name, shapes, names, pairs = _interface(model, module, inputs, outputs, states)
+        if checkpoint is not None:
+            load_checkpoint(module, Path(checkpoint))
         proto = _readable(_to_onnx(module, shapes, names), name)
         _attach_states(proto, pairs)
         path = Path(out_path)
@@ -91,7 +93,8 @@ def load_checkpoint(module: nn.Module, path: Path) -> None:
     """Load weights into `module`, in place; see `export` for what the file may hold.
 
     Raises:
-        UsageError: the file does not exist, is not a checkpoint, holds more than tensors, or is of another model.
+        UsageError: the file does not exist, is not a checkpoint, holds more than tensors, or is of another
+            model.
     """
     torch = _import_torch()
     if not path.is_file():
@@ -161,34 +164,34 @@ def _import_torch() -> Any:
     return torch
 
 
-def _resolve(
+def _interface(
     model: str | nn.Module,
-    seed: int,
+    module: nn.Module,
     inputs: Mapping[str, Sequence[int]] | None,
     outputs: Sequence[str] | None,
     states: Sequence[tuple[str, str, float]] | None,
-) -> tuple[nn.Module, str, dict[str, tuple[int, ...]], list[str], list[tuple[str, str, float]]]:
-    """(module, name, input shapes, output names, state pairs) of either kind of `model`."""
-    torch = _import_torch()
+) -> tuple[str, dict[str, tuple[int, ...]], list[str], list[tuple[str, str, float]]]:
+    """(model name, input shapes, output names, state pairs): from the record or from the arguments."""
     if isinstance(model, str):
         record = get_model(model)
         if inputs is not None or outputs is not None or states is not None:
             raise UsageError(
                 f"inputs, outputs and states of {model!r} are known; they are for other modules only"
             )
-        return record.build(seed), model, dict(record.inputs), list(record.outputs), list(record.states)
+        return model, dict(record.inputs), list(record.outputs), list(record.states)
+    torch = _import_torch()
     if not inputs:
         raise UsageError(
-            f"exporting a {type(model).__name__} needs the names and shapes of its inputs",
+            f"exporting a {type(module).__name__} needs the names and shapes of its inputs",
             hint='export(module, path, inputs={"image": (1, 3, 64, 64)})',
         )
     shapes = {name: tuple(int(size) for size in shape) for name, shape in inputs.items()}
     with torch.no_grad():
         try:
-            results = _as_tuple(model.eval()(*(torch.zeros(shape) for shape in shapes.values())))
+            results = _as_tuple(module(*(torch.zeros(shape) for shape in shapes.values())))
         except Exception as error:  # whatever the user's forward raises
             raise UsageError(
-                f"{type(model).__name__} cannot be called with these inputs",
+                f"{type(module).__name__} cannot be called with these inputs",
                 have=f"{shapes}: {_first_line(error)}",
             ) from error
     names = (
@@ -211,7 +214,7 @@ def _resolve(
             raise UsageError(
                 f"state pair {source}:{target} changes its shape", need=str(shapes[source]), have=str(shape)
             )
-    return model, type(model).__name__, shapes, names, pairs
+    return type(module).__name__, shapes, names, pairs
 
 
 def _to_onnx(
@@ -292,9 +295,11 @@ def _scope_path(scopes: Sequence[str]) -> list[str]:
 
 
 def _attach_states(proto: onnx.ModelProto, pairs: Sequence[tuple[str, str, float]]) -> None:
+    from edgec.model import STATE_KEY
+
     if pairs:
         contract = [{"input": source, "output": target, "reset": reset} for source, target, reset in pairs]
-        proto.metadata_props.add(key="edgec.state", value=json.dumps(contract))
+        proto.metadata_props.add(key=STATE_KEY, value=json.dumps(contract))
 
 
 def _write(proto: onnx.ModelProto, path: Path) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from edgec.errors import EdgecError, UnsupportedError, UsageError
@@ -45,6 +45,7 @@ def read_model_file(path: Path) -> tuple[ModelProto, str]:
         ) from error
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise UsageError(f"{path} is not an ONNX model: it has no graph", have=f"{len(content):,} B")
+    _check_text(proto, str(path))
     _load_external_data(proto, path.resolve().parent, len(content))
     check_opsets(proto, str(path))
     _check_names(proto.graph, str(path))
@@ -205,6 +206,18 @@ def _whole(text: str, where: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 16):
         raise UsageError(f"{where} is not a whole number of bytes", have=repr(text[:40]))
     return int(text)
+
+
+def _check_text(message: Message, where: str) -> None:
+    """Every name is text: protobuf reads other bytes too, but can neither compare nor write them."""
+    for field, value in message.ListFields():
+        if field.type not in (field.TYPE_STRING, field.TYPE_MESSAGE):
+            continue
+        for item in value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]:
+            if isinstance(item, Message):
+                _check_text(item, where)
+            elif not isinstance(item, str):
+                raise UsageError(f"{where}: a {field.name} is not text in UTF-8", have=repr(item)[:80])
 
 
 def _check_names(graph: GraphProto, where: str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small torch vision transformers in the many spellings that people and exporters use, for the tests of the passes."""
+"""Small torch vision transformers in the spellings that people and exporters use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class Attention(nn.Module):
-    """Self-attention of one fused qkv layer; `kind` is how q, k, v are cut out of it and where the scale is."""
+    """Self-attention of one fused qkv layer; `kind`: how q, k, v are cut and where the scale is."""
 
     def __init__(self, dim: int, heads: int, kind: str) -> None:
         super().__init__()

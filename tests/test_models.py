@@ -169,7 +169,7 @@ def test_positions_of_neighbours_differ_least():
 
 @pytest.mark.parametrize("record", list_models(), ids=lambda record: record.name)
 def test_record_tells_the_truth(record):
-    """Declared shapes are what the module takes and gives; the parsed record is the one that was registered."""
+    """Declared shapes are what the module takes and gives; the parsed record is the registered one."""
     from edgec.models import registry
 
     module = record.build()

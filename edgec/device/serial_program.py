@@ -31,6 +31,7 @@ class SerialProgram:
         self.outputs = tuple(self._describe(1, i) for i in range(outputs))
         self.stack_bytes: int | None = None
         self.cycles: int | None = None
+        self.deepest: int | None = None
         self.runs = 0
 
     def reset(self) -> None:
@@ -38,13 +39,15 @@ class SerialProgram:
         self._line.request(transport.RESET)
 
     def run(self, inputs: Sequence[bytes]) -> list[bytes]:
-        """One inference; sets `stack_bytes` and `cycles`."""
+        """One inference; sets `cycles`, `deepest` (the lowest stack address that it wrote) and `stack_bytes`
+        (from there up to the bench's own frame)."""
         check_inputs(self.inputs, inputs)
         for i, data in enumerate(inputs):
             step = self._payload - 5
             for at in range(0, len(data), step):
                 self._line.request(transport.WRITE, struct.pack("<BI", i, at) + data[at : at + step])
-        status, self.stack_bytes, self.cycles = struct.unpack("<iII", self._line.request(transport.RUN))
+        answer = self._line.request(transport.RUN)
+        status, self.stack_bytes, self.cycles, self.deepest = struct.unpack("<iIII", answer)
         self.runs += 1
         if status:
             raise DeviceError(f"the model's run failed with status {status}")

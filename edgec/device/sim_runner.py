@@ -72,8 +72,8 @@ class SimRunner:
 
     @property
     def stack_bytes(self) -> int | None:
-        """Stack of the last run, measured by painting."""
-        return self._program.stack_bytes
+        """Stack of the last run: from the run function's entry down to the deepest word that lost its paint."""
+        return self._stack_bytes(self._counts())
 
     def reset(self) -> None:
         """Put the state back to its reset values."""
@@ -85,8 +85,7 @@ class SimRunner:
 
     def profile(self) -> Profile:
         """Exact instruction counts of the last run."""
-        self._send({"cmd": "profile"})
-        counts = self._message("profile", 10.0)
+        counts = self._counts()
         operators = tuple(
             OperatorCount(o["index"], o["symbol"], o["instructions"]) for o in counts["operators"]
         )
@@ -96,8 +95,16 @@ class SimRunner:
             instructions=counts["instructions"],
             overhead=counts["overhead"],
             operators=operators,
-            stack_bytes=self.stack_bytes,
+            stack_bytes=self._stack_bytes(counts),
         )
+
+    def _counts(self) -> Any:
+        self._send({"cmd": "profile"})
+        return self._message("profile", 10.0)
+
+    def _stack_bytes(self, counts: Any) -> int | None:
+        deepest = self._program.deepest
+        return None if deepest is None else max(0, int(counts["entry_sp"]) - deepest)
 
     def close(self) -> None:
         """End the process, politely first."""

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model families that edgec brings along, one file each; `registry` finds them without importing torch."""
+"""The model families that edgec brings along, one file each; `registry` lists them without torch."""

@@ -11,10 +11,11 @@ of `layers/low_rank.py` of rank floor(ratio * min(in, out)), tokens x [T, D] and
     y   = head(mean over tokens of LN(x))
 
 Our own reading, where the paper has another scale in mind: the mixing layer P is dense, because three square
-factors cost more than one matrix as soon as ratio > sqrt(2) - 1 = 0.414; there is no class token (mean pooling
-instead, an option in the authors' code as well). As in that code q, k and v share their first two factors, and
-only the last factor has a bias. The memory side of the paper (patch-wise embedding, integrated attention, token
-overwriting) is the work of edgec's scheduler, not of the model.
+factors cost more than one matrix as soon as ratio > sqrt(2) - 1 = 0.414; there is no class token (mean
+pooling instead, an option in the authors' code as well); positions start as sines and cosines. As in that
+code q, k and v share their first two factors, and only the last factor has a bias. The memory side of the
+paper (patch-wise embedding, integrated attention, token overwriting) is the work of edgec's scheduler, not of
+the model.
 """
 
 from __future__ import annotations

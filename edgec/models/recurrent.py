@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recurrent memory: one step of a Legendre memory unit, its state passed in and out.
 
-Source: A. Voelker, I. Kajic, C. Eliasmith, "Legendre Memory Units: Continuous-Time Representation in Recurrent
-Neural Networks", NeurIPS 2019. A linear memory m keeps the last `window` values of a scalar u as coefficients of
-Legendre polynomials; a nonlinear state h reads it:
+Source: A. Voelker, I. Kajic, C. Eliasmith, "Legendre Memory Units: Continuous-Time Representation in
+Recurrent Neural Networks", NeurIPS 2019. A linear memory m keeps the last `window` values of a scalar u as
+coefficients of Legendre polynomials; a nonlinear state h reads it:
 
     u  = ex x + eh h
     m' = m + A m + B u
     h' = tanh(wx x + wm m' + wh h)
     y  = out h'
 
-A and B start as the paper's matrices, discretised by zero-order hold at one step: I + A = exp(A_c / window), so
-that every eigenvalue of I + A lies inside the unit circle. Our own reading: the update is written as a sum
-(m + A m), which keeps the small matrix A in the 8-bit weights and m itself exact; the encoder of m into u is
-left out; none of the layers has a bias but the last.
+A and B start as the paper's matrices, discretised by zero-order hold at one step: I + A = exp(A_c / window),
+so that every eigenvalue of I + A lies inside the unit circle. Our own reading: the update is written as a sum
+(m + A m), so that 8-bit weights hold the small matrix A instead of one that is nearly the identity; the
+encoder of m into u is left out; none of the layers has a bias but the last.
 """
 
 from __future__ import annotations

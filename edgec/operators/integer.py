@@ -7,7 +7,7 @@ differ only in where precision is kept; both round half up once and saturate onc
 * narrow: `a = sat32(acc << s)`, `y = sat8(((a * M + 2^30) >> 31) + zero_point)`, `M < 2^30`.
   On NEON `SQRDMULH(a, M)`, on Cortex-M4/M7/M33 `SMMULR(a, 2 * M)`.
 * wide (tiny ratios, where `M` would have too few bits): `y = sat8(((acc * M + 2^(30+s)) >> (31+s)) + zero_point)`
-  with `M` in `[2^29, 2^30)`.
+  with `M` in `[2^29, 2^30)`; a channel with a ratio of 1/2 to 1 beside tiny ones has s = 0 and M to 2^31.
 
 `tir_requantize` builds the same expression in TIR; it takes the TVMScript module as `T`, so that this
 package never imports TVM.
@@ -73,10 +73,10 @@ def _multiplier(ratio: float, wide: bool) -> tuple[int, int]:
     while ratio * 2.0 ** (31 + shift) < 2.0**29 and shift < 31:
         shift += 1
     mult = round(ratio * 2.0 ** (31 + shift))
-    if mult >= 2**30:  # rounded up to the next power of two, or a ratio of one half and more
-        if shift == 0:
-            raise ValueError(f"requantization ratio {ratio} is too large for the wide form")
+    if mult >= 2**30 and shift > 0:  # rounded up to the next power of two
         mult, shift = round(ratio * 2.0 ** (30 + shift)), shift - 1
+    if mult >= 2**31:
+        raise ValueError(f"requantization ratio {ratio} is too large for the wide form")
     return mult, shift
 
 

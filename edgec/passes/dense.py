@@ -94,8 +94,11 @@ def _from_gemm(edit: GraphEdit, node: ir.Node) -> None:
     alpha, beta = float(attribute(node, "alpha", 1.0)), float(attribute(node, "beta", 1.0))
     trans_a, trans_b = attribute(node, "transA", 0), attribute(node, "transB", 0)
     rows, outputs = shape_of(out)
-    if array_of(a) is not None:
-        edit.decline(node, "its first operand is a constant")
+    if array_of(a) is not None or not (math.isfinite(alpha) and math.isfinite(beta)):
+        edit.decline(node, "its first operand is a constant, or alpha or beta is not finite")
+        return
+    if weight is None and _is_quantized(b):
+        edit.decline(node, "its weights are quantized already")
         return
     edit.at = node
     if weight is None:
@@ -128,6 +131,12 @@ def _from_gemm(edit: GraphEdit, node: ir.Node) -> None:
     if c is not None:
         y = edit.emit("Add", [y, _scaled(edit, c, beta, f"{name}.beta")], [rows, outputs], f"{name}.sum")
     edit.replace(out, y)
+
+
+def _is_quantized(value: ir.Value) -> bool:
+    """Whether `value` is a constant behind DequantizeLinear: the weights of a quantized model."""
+    node = value.producer()
+    return node is not None and node.op_type == "DequantizeLinear" and array_of(node.inputs[0]) is not None
 
 
 def _scaled(edit: GraphEdit, x: ir.Value, factor: float, name: str) -> ir.Value:

@@ -136,6 +136,10 @@ def _normalize(edit: GraphEdit, node: ir.Node, known: dict[int, _Moved]) -> None
         once = not earlier.reorders or only_consumer(source) is not None
         if not composed.reorders or (once and factor(whole) is not None):
             chosen = composed
+    view = source.producer()
+    if chosen.base is source and is_movement(view) and view is not None and view.op_type == "Reshape":
+        assert view.inputs[0] is not None
+        chosen.base = view.inputs[0]  # a view has the elements of what it views, in the same order
     edit.at = node
     name = edit.take_name(node)
     for suffix in (BEFORE, AFTER):  # of an earlier normal form

@@ -127,7 +127,10 @@ def _gemm(node: NodeProto, facts: Facts) -> tuple[str, str] | None:
 
 
 def _matmul(node: NodeProto, facts: Facts) -> tuple[str, str] | None:
-    if facts.given(node, 0) or facts.given(node, 1):
+    weights = [facts.constants[n] for n in node.input if n in facts.constants]
+    if weights and len(weights[0].dims) <= 2:
+        return "its weights are quantized, but not in a dense layer", "Gemm with transB=1"
+    if weights:
         return "a stack of constant matrices", "one weight matrix for all (a dense layer), or two activations"
     return None
 

@@ -4,8 +4,8 @@
     python examples/image_classification/train.py --epochs 30
 
 writes, below --out: the float ONNX file, samples.npz (test images with labels), calibration.npz (training
-images) and train.log. It can be interrupted with Ctrl-C; the same command then resumes after the last finished
-epoch with the same result, because all randomness is drawn from (seed, epoch).
+images) and train.log. It can be interrupted with Ctrl-C; the same command then resumes after the last
+finished epoch with the same result, because all randomness is drawn from (seed, epoch).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def load_fashion_mnist(folder: Path) -> tuple[Images, Images]:
 
 
 def as_input(images: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """uint8 [N, 28, 28] -> float [N, *shape[1:]] in [0, 1]: pixel / 255, enlarged and repeated per channel."""
+    """uint8 [N, 28, 28] -> float [N, *shape[1:]] in [0, 1]: pixel / 255, enlarged and repeated."""
     x = images.unsqueeze(1).float() / 255.0
     if x.shape[2:] != shape[2:]:
         x = functional.interpolate(x, size=tuple(shape[2:]), mode="bilinear", align_corners=False)
@@ -136,7 +136,7 @@ class Log:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Train, evaluate after every epoch, export the last epoch's weights (nothing is chosen by test accuracy)."""
+    """Train, evaluate after every epoch, export the last weights (nothing is chosen by test accuracy)."""
     torch.set_num_threads(arguments.threads)
     record = get_model(arguments.model)
     ((input_name, shape),) = record.inputs.items()
@@ -154,14 +154,12 @@ def train(arguments: argparse.Namespace) -> None:
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     checkpoint: Path = arguments.checkpoint or out / f"{stem}.checkpoint.pt"
-    wanted = {
-        k: getattr(arguments, k)
-        for k in ("model", "epochs", "seed", "batch", "lr", "weight_decay", "subset", "bf16")
-    }
+    settings = ("model", "seed", "batch", "lr", "weight_decay", "smoothing", "subset", "bf16")
+    wanted = {key: getattr(arguments, key) for key in settings}
     first, seconds = 0, 0.0
     if checkpoint.is_file():
         saved = torch.load(checkpoint, weights_only=True)
-        if saved["settings"] != wanted:
+        if any(value != wanted[key] for key, value in saved["settings"].items() if key in wanted):
             sys.exit(
                 f"error: {checkpoint} is of a run with other settings\n  have   {saved['settings']}\n"
                 f"  need   {wanted}\n  try    another --checkpoint, or delete the file"
@@ -175,7 +173,7 @@ def train(arguments: argparse.Namespace) -> None:
         out / ("train.log" if arguments.model.startswith("mcuformer") else f"{stem}.train.log"), first > 0
     )
     if 0 < first < arguments.epochs:
-        log(f"# resumed after epoch {first}")
+        log(f"# resumed after epoch {first}; the schedule ends at epoch {arguments.epochs}")
     elif not first:
         log(
             f"# {arguments.model}: torch {torch.__version__}, {arguments.threads} thread(s), "
@@ -220,8 +218,8 @@ def train(arguments: argparse.Namespace) -> None:
         score = accuracy(model, test, shape)
         seconds += time.perf_counter() - started
         log(
-            f"epoch {epoch + 1:3d}/{arguments.epochs}  loss {total / per_epoch:.4f}  test accuracy {score:.4f}  "
-            f"{seconds:7.1f} s"
+            f"epoch {epoch + 1:3d}/{arguments.epochs}  loss {total / per_epoch:.4f}  "
+            f"test accuracy {score:.4f}  {seconds:7.1f} s"
         )
         save_aside(
             {
@@ -236,8 +234,8 @@ def train(arguments: argparse.Namespace) -> None:
 
     if first < arguments.epochs:
         log(
-            f"# final float test accuracy {score:.4f} on {len(test.labels):,} images, weights of the last epoch; "
-            f"trained in {seconds:.0f} s"
+            f"# final float test accuracy {score:.4f} on {len(test.labels):,} images, "
+            f"weights of the last epoch; trained in {seconds:.0f} s"
         )
     write_results(arguments, model, checkpoint, out / f"{stem}.onnx", input_name, shape, fashion, test)
 

@@ -17,9 +17,10 @@ typedef struct {
   int (*mem_read)(void *uc, uint64_t address, void *bytes, uint64_t size);
   int (*reg_read)(void *uc, int reg, void *value);
   int (*stop)(void *uc);
-  int register_lr;
+  int register_lr, register_sp;
   /* Results. */
   uint32_t fpu_fault; /* address of the first block that used the FPU while it was off */
+  uint32_t entry_sp;  /* stack pointer when the run function was last entered */
   uint64_t total, runs, overhead;
   uint64_t operators[OPERATORS_MAX];
   /* The run in progress; it becomes the result when it returns. */
@@ -48,8 +49,10 @@ static block decode(void *uc, uint32_t address, uint32_t size) {
 }
 
 static void begin(void *uc) {
-  uint32_t lr = 0;
+  uint32_t lr = 0, sp = 0;
   state.reg_read(uc, state.register_lr, &lr);
+  state.reg_read(uc, state.register_sp, &sp);
+  state.entry_sp = sp;
   state.active = 1;
   state.return_address = lr & ~1u;
   state.current = 0;

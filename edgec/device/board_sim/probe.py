@@ -33,7 +33,9 @@ class _State(ctypes.Structure):
         ("reg_read", ctypes.c_void_p),
         ("stop", ctypes.c_void_p),
         ("register_lr", ctypes.c_int),
+        ("register_sp", ctypes.c_int),
         ("fpu_fault", ctypes.c_uint32),
+        ("entry_sp", ctypes.c_uint32),
         ("total", ctypes.c_uint64),
         ("runs", ctypes.c_uint64),
         ("overhead", ctypes.c_uint64),
@@ -78,7 +80,7 @@ class Probe:
         state.flash_origin, state.run_start, state.run_end = flash_origin, run.address, run.end
         state.operator_count = len(self.calls)
         state.calls = self._table
-        state.register_lr = arm_const.UC_ARM_REG_LR
+        state.register_lr, state.register_sp = arm_const.UC_ARM_REG_LR, arm_const.UC_ARM_REG_SP
         for name, function in (
             ("mem_read", "uc_mem_read"),
             ("reg_read", "uc_reg_read"),
@@ -107,6 +109,7 @@ class Probe:
             "runs": state.runs,
             "instructions": state.overhead + sum(counts),
             "overhead": state.overhead,
+            "entry_sp": state.entry_sp,
             "operators": operators,
         }
 

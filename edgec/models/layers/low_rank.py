@@ -37,8 +37,8 @@ class LowRankLinear(nn.Module):
         self.down = nn.Linear(inputs, rank, bias=False)
         self.core = nn.Linear(rank, rank, bias=False)
         self.up = nn.Linear(rank, outputs)
-        # Orthogonal factors: their product starts with equal singular values, where three random ones in a row
-        # would start nearly singular and learn slowly.
+        # Orthogonal factors: their product starts with equal singular values, where three random ones in a
+        # row would start nearly singular and learn slowly.
         for factor in (self.down, self.core, self.up):
             nn.init.orthogonal_(factor.weight)
         nn.init.zeros_(self.up.bias)

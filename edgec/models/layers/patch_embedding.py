@@ -42,8 +42,9 @@ class PatchEmbedding(nn.Module):
 def grid_position(rows: int, columns: int, dim: int) -> Tensor:
     """Sines and cosines of a token's row and column: float [1, rows * columns, dim], in [-0.5, 0.5].
 
-    A start for a learned position: neighbours begin alike, which saves the training from finding out what lies
-    beside what. A quarter of dim each: sin and cos of the row, then of the column, at frequencies 100^(-4i/dim).
+    A start for a learned position: neighbours begin alike, which saves the training from finding out what
+    lies beside what. A quarter of dim each: sin and cos of the row, then of the column, at frequencies
+    100^(-4i/dim).
 
     Raises:
         UsageError: dim is not a multiple of 4.

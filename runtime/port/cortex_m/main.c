@@ -8,7 +8,7 @@
 #define STACK_PAINT 0xA5C3965Au
 
 typedef struct {
-  uint32_t status, stack_bytes, cycles;
+  uint32_t status, stack_bytes, cycles, deepest;
 } run_result;
 
 static edgec_frame request; /* the only buffer: answers are sent from it or from the model's tensors */
@@ -43,7 +43,8 @@ __attribute__((noinline)) static void run_measured(void) {
   last_run.cycles = EDGEC_REG(DWT_CYCCNT) - start;
   volatile uint32_t *p = edgec_stack_bottom;
   while (p < sp && *p == STACK_PAINT) p++;
-  last_run.stack_bytes = (uint32_t)(uintptr_t)sp - (uint32_t)(uintptr_t)p;
+  last_run.deepest = (uint32_t)(uintptr_t)p;
+  last_run.stack_bytes = (uint32_t)(uintptr_t)sp - last_run.deepest;
 }
 
 static void answer(uint32_t bytes) {
@@ -106,6 +107,7 @@ static void run(void) {
   uint8_t *p = put32(request.payload, last_run.status);
   p = put32(p, last_run.stack_bytes);
   p = put32(p, last_run.cycles);
+  p = put32(p, last_run.deepest);
   answer((uint32_t)(p - request.payload));
 }
 

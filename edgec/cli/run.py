@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`edgec run`: samples in, outputs out, on the simulated board or on this machine."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgec.cli.arguments import Json
+from edgec.cli.output import counter, print_json
+
+NAME = "run"
+HELP = "Run a compiled model on samples; arrays by name, ONNX layout, float in and out."
+EXAMPLE = "edgec run build/model --input samples.npz --output results.npz"
+
+
+class RunnerName(enum.StrEnum):
+    """Where to run."""
+
+    SIM = "sim"
+    HOST_C = "host-c"
+
+
+Runner = Annotated[
+    RunnerName | None, typer.Option(help="The simulated board or this machine; the target's own by default.")
+]
+Artifact = Annotated[Path, typer.Argument(metavar="DIR", help="What `edgec compile` wrote.")]
+
+
+def command(
+    artifact: Artifact,
+    input_: Annotated[Path, typer.Option("--input", help="npz by input name; leading axis = samples or steps.")],
+    output: Annotated[Path, typer.Option("--output", help="npz to write, by output name.")],
+    runner: Runner = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Write the device's integers.")] = False,
+    json_: Json = False,
+) -> None:
+    """Run a compiled model."""
+    from edgec.artifact import load_artifact
+    from edgec.quantize.dataset import load_samples
+    from edgec.run import input_infos, run_artifact, save_outputs
+
+    loaded = load_artifact(artifact)
+    infos = input_infos(loaded)
+    samples = load_samples(input_, infos)
+    total = len(next(iter(samples.values())))
+    what = "steps" if loaded.stateful else "samples"
+    results = run_artifact(loaded, samples, runner.value if runner else None, raw=raw, tell=counter(json_, total, what))
+    save_outputs(output, results)
+    if json_:
+        print_json({"output": str(output), what: total, "outputs": {k: list(v.shape) for k, v in results.items()}})
+    else:
+        print(f"wrote {output}: " + ", ".join(f"{k} {list(v.shape)}" for k, v in results.items()))

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running an artifact on samples, and measuring one run: what `edgec run` and `edgec profile` do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgec.artifact import Artifact, ArtifactPort
+from edgec.build import host_sources, includes
+from edgec.device.profile import Profile
+from edgec.device.runner import HOST_LIBRARY, Runner, RunnerKind, open_runner
+from edgec.device.toolchain import build_host_library
+from edgec.errors import DeviceError, UsageError
+from edgec.model import TensorInfo
+from edgec.operators.integer import quantize_real
+
+Array = npt.NDArray[Any]
+
+
+def input_infos(artifact: Artifact) -> list[TensorInfo]:
+    """The inputs as sample files are checked against: ONNX names and shapes, float32."""
+    return [TensorInfo(p.name, p.shape, np.dtype(np.float32)) for p in artifact.inputs]
+
+
+def open_artifact(artifact: Artifact, runner: RunnerKind | None = None) -> Runner:
+    """A runner for the artifact: its target's own by default, or this machine (`host-c`).
+
+    Any artifact runs on this machine: the library is made from its C files at the first use.
+
+    Raises:
+        UsageError: a simulated board for a program without a board.
+        DeviceError: it does not start, or carries another program.
+    """
+    target = artifact.target
+    kind: RunnerKind = runner or ("sim" if target.ram_spans() else "host-c")
+    if kind == "sim" and not target.ram_spans():
+        raise UsageError(f"{target.name} is not a board", hint="--runner host-c")
+    folder = artifact.path
+    if kind == "host-c" and target.ram_spans():
+        folder = artifact.path / "host"
+        if not (folder / HOST_LIBRARY).exists():
+            sources = host_sources(artifact.path, artifact.manifest["prefix"])
+            build_host_library(sources, includes(artifact.path), folder)
+    opened = open_runner(folder, kind, target, symbol=artifact.manifest["run_symbol"])
+    if opened.model_id != artifact.manifest["model_id"]:
+        opened.close()
+        raise DeviceError(
+            f"the program is not the one of {artifact.path}",
+            need=artifact.manifest["model_id"][:16],
+            have=opened.model_id[:16],
+            hint="edgec compile makes both anew",
+        )
+    return opened
+
+
+def run_artifact(
+    artifact: Artifact,
+    samples: Mapping[str, Array],
+    runner: RunnerKind | None = None,
+    *,
+    raw: bool = False,
+    tell: Callable[[int], None] = lambda _: None,
+) -> dict[str, Array]:
+    """Run every sample in order (the steps of one stream, after a reset, for a stateful model).
+
+    Args:
+        artifact: the compiled program.
+        samples: float32 [S, *ONNX shape] by input name.
+        runner: "sim" or "host-c"; the target's own by default.
+        raw: return the device's integers instead of real values.
+        tell: called with the number of samples done.
+
+    Returns:
+        [S, *ONNX shape] by output name: float32, or int8 with `raw`.
+    """
+    feeds = [_to_device(port, samples[port.name]) for port in artifact.inputs]
+    steps = len(feeds[0]) if feeds else 0
+    outputs: list[list[bytes]] = [[] for _ in artifact.outputs]
+    with open_artifact(artifact, runner) as device:
+        device.reset()
+        for step in range(steps):
+            for collected, result in zip(outputs, device.run([f[step].tobytes() for f in feeds]), strict=True):
+                collected.append(result)
+            tell(step + 1)
+    return {
+        port.name: _from_device(port, b"".join(results), steps, raw)
+        for port, results in zip(artifact.outputs, outputs, strict=True)
+    }
+
+
+def profile_artifact(
+    artifact: Artifact, samples: Mapping[str, Array] | None = None, runner: RunnerKind | None = None
+) -> dict[str, Any]:
+    """Measure one run: exact instructions by operator on a simulated board, seconds on this machine.
+
+    Args:
+        artifact: the compiled program.
+        samples: the first sample is run; zeros (real 0.0) without it.
+
+    Raises:
+        DeviceError: the measured stack exceeds the static bound, or the calls are not the manifest's.
+    """
+    with open_artifact(artifact, runner) as device:
+        device.reset()
+        feeds = []
+        for port in artifact.inputs:
+            real = np.zeros((1, *port.shape), np.float32) if samples is None else samples[port.name][:1]
+            feeds.append(_to_device(port, real)[0].tobytes())
+        device.run(feeds)
+        measured = device.profile()
+    return _report(artifact, measured)
+
+
+def _report(artifact: Artifact, measured: Profile) -> dict[str, Any]:
+    manifest = artifact.manifest
+    bound = manifest["ram"]["stack_bytes"]
+    if measured.stack_bytes is not None and bound is not None and measured.stack_bytes > bound:
+        raise DeviceError(
+            "a run took more stack than its static bound",
+            need=f"at most {bound:,} B",
+            have=f"{measured.stack_bytes:,} B",
+            hint="please report this: the bound is wrong",
+        )
+    calls = [o["symbol"] for o in manifest["operators"]]
+    counted = [o.symbol for o in measured.operators]
+    if measured.operators and counted != calls:
+        raise DeviceError("the firmware's calls are not those of the manifest", hint="compile it again")
+    counts = [o.instructions for o in measured.operators] or [None] * len(calls)
+    return {
+        "model": manifest["model"],
+        "target": manifest["target"],
+        "measured_on": measured.measured_on,
+        "instructions": measured.instructions,
+        "overhead": measured.overhead,
+        "cycles": measured.cycles,
+        "seconds": measured.seconds,
+        "flash_bytes_read": None,
+        "stack_bytes": measured.stack_bytes,
+        "operators": [
+            {
+                "name": o["name"],
+                "op": o["op"],
+                "instructions": n,
+                "macs": o["macs"],
+                "kernel": manifest["kernels"][o["name"]],
+                "flash_bytes_read": None,
+                "cycles_estimate": None,
+            }
+            for o, n in zip(manifest["operators"], counts, strict=True)
+        ],
+    }
+
+
+def _to_device(port: ArtifactPort, real: Array) -> Array:
+    shaped = np.asarray(real, np.float32).reshape(-1, *port.shape)
+    if port.layout:
+        shaped = shaped.transpose(0, *(axis + 1 for axis in port.layout))
+    shaped = np.ascontiguousarray(shaped)
+    return shaped if port.scale is None else quantize_real(shaped, port.scale, port.zero_point or 0)
+
+
+def _from_device(port: ArtifactPort, data: bytes, steps: int, raw: bool) -> Array:
+    values: Array = np.frombuffer(data, port.dtype).reshape(steps, *port.shape)
+    if raw or port.scale is None:
+        return values.copy()
+    real: Array = ((values.astype(np.float64) - (port.zero_point or 0)) * port.scale).astype(np.float32)
+    return real
+
+
+def save_outputs(path: Path, outputs: Mapping[str, Array]) -> None:
+    """Write an npz aside and rename it."""
+    part = path.with_name(f".{path.name}.part.npz")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(part, **dict(outputs))
+        part.replace(path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What int8 takes, and the one error that lists all that it does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from canonical_form import (
+    canonical_form,
+    f32,
+    hand_model,
+    node,
+)
+from onnx import TensorProto
+
+from edgec.errors import UnsupportedError, UsageError
+from edgec.passes.canonicalize import canonicalize
+from edgec.passes.support import require_supported, unsupported_nodes
+
+
+def test_everything_unsupported_is_listed_at_once() -> None:
+    nodes = [
+        node("Conv", "x w", "a"),
+        node("MaxPool", "a", "b0", kernel_shape=[2, 2]),
+        node("Div", "b0 b0", "c"),
+        node("Gather", "c list", "d", axis=1),
+        node("Relu", "d", "y"),
+    ]
+    model = canonical_form(
+        hand_model(nodes, {"x": [1, 2, 8, 8]}, ["y"], {"w": f32(4, 2, 3, 3), "list": np.array([0, 1, 3])})
+    )
+    found = unsupported_nodes(model)
+    assert [(u.node, u.op_type) for u in found] == [
+        ("a_node", "Conv"),
+        ("b0_node", "MaxPool"),
+        ("c_node", "Div"),
+        ("d_node", "Gather"),
+    ]
+    with pytest.raises(UnsupportedError) as caught:
+        require_supported(model, "int8")
+    text = str(caught.value)
+    assert caught.value.exit_code == 3
+    for u in found:
+        assert u.node in text
+        assert u.nearest in text
+    assert "4 nodes" in text
+    require_supported(model, "float32")
+    with pytest.raises(UsageError, match="int4"):
+        require_supported(model, "int4")
+
+
+def test_half_precision_is_refused() -> None:
+    nodes = [node("Cast", "x", "h", to=TensorProto.FLOAT16), node("Relu", "h", "r")]
+    nodes.append(node("Cast", "r", "y", to=TensorProto.FLOAT))
+    found = unsupported_nodes(canonicalize(hand_model(nodes, {"x": [1, 4]}, ["y"])))
+    assert [u.op_type for u in found] == ["Cast", "Relu", "Cast"]
+    assert "float32" in found[1].nearest
