@@ -19,6 +19,8 @@ from edgec.target import Target, load_target
 SCHEMA = "edgec.manifest/1"
 MANIFEST = "manifest.json"
 TARGET_COPY = "target.toml"
+_KEYS = ("model", "target", "ram", "flash", "plan", "kernels", "operators", "inputs", "outputs", "states", "prefix",
+         "run_symbol", "model_id")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,38 @@ def load_artifact(path: Path) -> Artifact:
     Raises:
         UsageError: it is no artifact, or one of another schema.
     """
+    manifest = _manifest(path)
+    if manifest is None:
+        raise UsageError(
+            f"{path} is not an edgec artifact",
+            need=f"a directory with {MANIFEST}",
+            hint="edgec compile makes one",
+        )
+    if manifest["schema"] != SCHEMA:
+        raise UsageError(
+            f"{path} has another manifest schema",
+            need=SCHEMA,
+            have=str(manifest["schema"]),
+            hint="compile it again",
+        )
+    artifact = Artifact(path, manifest)
+    missing = [key for key in _KEYS if key not in manifest]
+    if missing or not (path / TARGET_COPY).is_file():
+        raise UsageError(
+            f"{path} is damaged: {', '.join([*missing, *([] if missing else [TARGET_COPY])])} is missing",
+            hint="compile it again",
+        )
+    return artifact
+
+
+def _manifest(path: Path) -> dict[str, Any] | None:
+    """The manifest in a directory, of whatever schema of edgec's; None if it is no artifact."""
     try:
         manifest = json.loads((path / MANIFEST).read_text())
-        schema = manifest["schema"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UsageError(
-            f"{path} is not an edgec artifact", need=f"a directory with {MANIFEST}", hint="edgec compile makes one"
-        ) from None
-    if schema != SCHEMA:
-        raise UsageError(f"{path} has another manifest schema", need=SCHEMA, have=str(schema), hint="compile it again")
-    return Artifact(path, manifest)
+    except (OSError, ValueError, RecursionError):
+        return None
+    ours = isinstance(manifest, dict) and str(manifest.get("schema", "")).startswith(SCHEMA.partition("/")[0])
+    return manifest if ours else None
 
 
 @contextlib.contextmanager
@@ -85,32 +109,95 @@ def new_directory(path: Path) -> Iterator[Path]:
 
     An artifact that is there is replaced; anything else is refused and left alone.
     """
-    path = path.resolve()
-    if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or (path / MANIFEST).is_file())):
-        raise UsageError(f"{path} exists and is not an edgec artifact", hint="choose another --out")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        path = path.resolve()
+        if path.exists() and not _replaceable(path):
+            raise UsageError(f"{path} exists and is not an edgec artifact", hint="choose another --out")
+        made = _make_parents(path.parent)
+        part = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}.", dir=path.parent))
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
+    done = False
     try:
         yield part
         part.chmod(0o777 & ~_umask())
-        if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            path.replace(old / "artifact")
-            part.replace(path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            part.replace(path)
+        _put_in_place(part, path)
+        done = True
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        if not done:
+            _remove(made)
+
+
+def _replaceable(path: Path) -> bool:
+    return path.is_dir() and (not any(path.iterdir()) or _manifest(path) is not None)
+
+
+def _make_parents(folder: Path) -> list[Path]:
+    """Make the folder and those above it; returns the new ones, innermost first."""
+    missing = [f for f in (folder, *folder.parents) if not f.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        _remove(missing)
+        raise
+    return missing
+
+
+def _remove(folders: list[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):  # somebody else may have put something there
+            folder.rmdir()
+
+
+def _put_in_place(part: Path, path: Path) -> None:
+    try:
+        if not path.exists():
+            part.replace(path)
+            return
+        old = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}.old.", dir=path.parent))
+        try:
+            path.replace(old / "artifact")
+            try:
+                part.replace(path)
+            except OSError:
+                (old / "artifact").replace(path)
+                raise
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A path to write, beside `path`, which takes its place when the block ends without an error.
+
+    Raises:
+        UsageError: it cannot be written there; nothing is left behind.
+    """
+    made: list[Path] = []
+    part, done = path.with_name(f".{path.name[:100]}.{os.getpid()}.part"), False
+    try:
+        if path.is_dir():
+            raise UsageError(f"cannot write {path}: it is a folder")
+        made = _make_parents(path.parent)
+        yield part
+        part.replace(path)
+        done = True
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        if not done:
+            _remove(made)
 
 
 def write_json(path: Path, value: object) -> None:

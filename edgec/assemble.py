@@ -6,14 +6,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-
 from edgec.errors import UnsupportedError
 from edgec.lower.lower import INTERFACE_KEY
 from edgec.model import Model
 from edgec.operators import TensorType, get_operator
 from edgec.operators.integer import product, quantize_real
 from edgec.passes.layout import layouts
-from edgec.program import Call, Port, Program, Quantization, State, live_ranges
+from edgec.program import Call, Port, Program, Quantization, State, Tensor, live_ranges
 from edgec.tvm_bridge.pipeline import Lowered, generate_operator
 
 
@@ -137,23 +136,16 @@ def _in_place(op: str) -> bool:
 
 
 def _append_copy(program: Program, state: State) -> None:
-    kind = program.tensors[state.source].type
-    if kind.dtype != "int8":
-        raise UnsupportedError(
-            f"state {state.name!r} ({kind.dtype}) cannot be updated in place, and only int8 states are copied",
-            hint="compile with --precision int8",
-        )
-    size = product(kind.shape)
+    size = program.tensors[state.source].type.bytes  # as bytes, whatever the type is
     attrs = {"offset": 0, "shape": [size], "strides": [1]}
     function = generate_operator("strided_copy_s8", [TensorType((size,), "int8")], attrs)
     program.functions[function.name] = function
-    program.calls.append(
-        Call(f"{state.output} -> {state.name}", "strided_copy_s8", function.name, (state.result,), (state.source,), attrs)
-    )
+    flat = f"{state.result} as bytes of {state.name}"
+    program.tensors[flat] = Tensor(flat, TensorType((size,), "int8"), view_of=state.result)
+    name = f"{state.output} -> {state.name}"
+    program.calls.append(Call(name, "strided_copy_s8", function.name, (flat,), (state.source,), attrs))
 
 
 def arena_tensors(program: Program) -> dict[str, tuple[int, int]]:
     """Live ranges of the tensors that the arena holds, without those of no bytes."""
     return {n: r for n, r in live_ranges(program).items() if program.tensors[n].type.bytes}
-
-

@@ -137,7 +137,11 @@ def _sizes(built: Built, firmware: Firmware | None, stack: StackBound | None) ->
     }
     have = sum(s.size for s in built.target.ram_spans())
     if ram["total_bytes"] > have:
-        raise FitError(f"the program does not fit {built.target.name}", need=f"{ram['total_bytes']:,} B", have=f"{have:,} B")
+        raise FitError(
+            f"the program does not fit {built.target.name}",
+            need=f"{ram['total_bytes']:,} B",
+            have=f"{have:,} B",
+        )
     return {
         "ram": ram,
         "flash": {

@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 
 from edgec.artifact import Artifact, load_artifact, new_directory
 from edgec.assemble import assemble
@@ -67,7 +66,9 @@ def compile_model(
         plan, state, weights = place_in_memories(program, kernels, target)  # phase 5: offsets; checked
         dump.plan("5-plan.txt", plan)
         progress("emit C, compile, link")
-        build(Built(program, kernels, plan, state, target, weights), model, part)  # phase 6: C, binary, manifest
+        build(
+            Built(program, kernels, plan, state, target, weights), model, part
+        )  # phase 6: C, binary, manifest
     return load_artifact(out)
 
 
@@ -117,20 +118,28 @@ class Dump:
     def text(self, name: str, text: str) -> None:
         """Write a text file."""
         if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / name).write_text(text)
+            self._write(self.folder, name, text.encode())
 
     def model(self, name: str, model: Model) -> Model:
         """Write an ONNX file; returns the model."""
         if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            onnx.save(model.proto, self.folder / f"{name}.onnx")
+            self._write(self.folder, f"{name}.onnx", model.proto.SerializeToString())
         return model
+
+    @staticmethod
+    def _write(folder: Path, name: str, content: bytes) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        except OSError as error:
+            raise UsageError(f"--dump: cannot write {folder / name}: {error.strerror}") from None
 
     def plan(self, name: str, plan: MemoryPlan) -> None:
         """Write the plan as a table: space, offset, size, live range, name."""
         rows = [f"{'space':<24} {'offset':>8} {'bytes':>8} live range   buffer"]
         for b in plan.problem.buffers:
             place = plan.placements[b.name]
-            rows.append(f"{place.space:<24} {place.offset:>8} {b.size:>8} [{b.first:>4},{b.last:>4})  {b.name}")
+            rows.append(
+                f"{place.space:<24} {place.offset:>8} {b.size:>8} [{b.first:>4},{b.last:>4})  {b.name}"
+            )
         self.text(name, "\n".join(rows) + "\n")

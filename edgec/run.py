@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import tempfile
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,8 @@ Array = npt.NDArray[Any]
 
 
 def input_infos(artifact: Artifact) -> list[TensorInfo]:
-    """The inputs as sample files are checked against: ONNX names and shapes, float32."""
-    return [TensorInfo(p.name, p.shape, np.dtype(np.float32)) for p in artifact.inputs]
+    """The inputs as sample files are checked against: ONNX names and shapes; float32 for what is quantized."""
+    return [TensorInfo(p.name, p.shape, _real_type(p)) for p in artifact.inputs]
 
 
 def open_artifact(artifact: Artifact, runner: RunnerKind | None = None) -> Runner:
@@ -44,8 +46,7 @@ def open_artifact(artifact: Artifact, runner: RunnerKind | None = None) -> Runne
     if kind == "host-c" and target.ram_spans():
         folder = artifact.path / "host"
         if not (folder / HOST_LIBRARY).exists():
-            sources = host_sources(artifact.path, artifact.manifest["prefix"])
-            build_host_library(sources, includes(artifact.path), folder)
+            _build_host(artifact, folder)
     opened = open_runner(folder, kind, target, symbol=artifact.manifest["run_symbol"])
     if opened.model_id != artifact.manifest["model_id"]:
         opened.close()
@@ -56,6 +57,19 @@ def open_artifact(artifact: Artifact, runner: RunnerKind | None = None) -> Runne
             hint="edgec compile makes both anew",
         )
     return opened
+
+
+def _build_host(artifact: Artifact, folder: Path) -> None:
+    try:
+        with tempfile.TemporaryDirectory(prefix=".host.", dir=artifact.path) as part:
+            sources = host_sources(artifact.path, artifact.manifest["prefix"])
+            library = build_host_library(sources, includes(artifact.path), Path(part))
+            folder.mkdir(exist_ok=True)
+            library.replace(folder / HOST_LIBRARY)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {folder}: {error.strerror}", hint="copy the artifact to a place of yours"
+        ) from None
 
 
 def run_artifact(
@@ -70,13 +84,13 @@ def run_artifact(
 
     Args:
         artifact: the compiled program.
-        samples: float32 [S, *ONNX shape] by input name.
+        samples: [S, *ONNX shape] by input name: float32, or the input's own type when it is not quantized.
         runner: "sim" or "host-c"; the target's own by default.
         raw: return the device's integers instead of real values.
         tell: called with the number of samples done.
 
     Returns:
-        [S, *ONNX shape] by output name: float32, or int8 with `raw`.
+        [S, *ONNX shape] by output name: float32 (its own type when it is not quantized), or int8 with `raw`.
     """
     feeds = [_to_device(port, samples[port.name]) for port in artifact.inputs]
     steps = len(feeds[0]) if feeds else 0
@@ -84,7 +98,9 @@ def run_artifact(
     with open_artifact(artifact, runner) as device:
         device.reset()
         for step in range(steps):
-            for collected, result in zip(outputs, device.run([f[step].tobytes() for f in feeds]), strict=True):
+            for collected, result in zip(
+                outputs, device.run([f[step].tobytes() for f in feeds]), strict=True
+            ):
                 collected.append(result)
             tell(step + 1)
     return {
@@ -109,7 +125,7 @@ def profile_artifact(
         device.reset()
         feeds = []
         for port in artifact.inputs:
-            real = np.zeros((1, *port.shape), np.float32) if samples is None else samples[port.name][:1]
+            real = np.zeros((1, *port.shape), _real_type(port)) if samples is None else samples[port.name][:1]
             feeds.append(_to_device(port, real)[0].tobytes())
         device.run(feeds)
         measured = device.profile()
@@ -130,7 +146,7 @@ def _report(artifact: Artifact, measured: Profile) -> dict[str, Any]:
     counted = [o.symbol for o in measured.operators]
     if measured.operators and counted != calls:
         raise DeviceError("the firmware's calls are not those of the manifest", hint="compile it again")
-    counts = [o.instructions for o in measured.operators] or [None] * len(calls)
+    counts: list[int] | list[None] = [o.instructions for o in measured.operators] or [None] * len(calls)
     return {
         "model": manifest["model"],
         "target": manifest["target"],
@@ -156,8 +172,12 @@ def _report(artifact: Artifact, measured: Profile) -> dict[str, Any]:
     }
 
 
+def _real_type(port: ArtifactPort) -> np.dtype[Any]:
+    return np.dtype(port.dtype if port.scale is None else np.float32)
+
+
 def _to_device(port: ArtifactPort, real: Array) -> Array:
-    shaped = np.asarray(real, np.float32).reshape(-1, *port.shape)
+    shaped = np.asarray(real, _real_type(port)).reshape(-1, *port.shape)
     if port.layout:
         shaped = shaped.transpose(0, *(axis + 1 for axis in port.layout))
     shaped = np.ascontiguousarray(shaped)
@@ -173,13 +193,8 @@ def _from_device(port: ArtifactPort, data: bytes, steps: int, raw: bool) -> Arra
 
 
 def save_outputs(path: Path, outputs: Mapping[str, Array]) -> None:
-    """Write an npz aside and rename it."""
-    part = path.with_name(f".{path.name}.part.npz")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(part, **dict(outputs))
-        part.replace(path)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)
+    """Write an npz file. (numpy.savez takes no array of the name `file`.)"""
+    with zipfile.ZipFile(path, "w", allowZip64=True) as archive:
+        for name, array in outputs.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)

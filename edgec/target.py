@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Targets: one TOML a board in `targets/`, read into frozen dataclasses and validated.
 
-Nothing in edgec asks for a target by name; it asks what the target has (`target.cpu.has("dsp")`, `target.ram_spans()`).
+Nothing in edgec asks for a target by name; it asks what the target has (`target.cpu.has("dsp")`,
+`target.ram_spans()`).
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ CORES: dict[str, tuple[str, ...]] = {
 }
 """Cores that edgec compiles for, each with the features that a target of that core may state."""
 PERIPHERAL_MODELS = (
-    "rcc-f4", "rcc-h7", "flash-f4", "flash-h7", "pwr-f4", "pwr-f7", "pwr-h7", "gpio", "usart-v1", "usart-v2", "quadspi",
+    "rcc-f4", "rcc-h7", "flash-f4", "flash-h7", "pwr-f4", "pwr-f7", "pwr-h7", "gpio", "usart-v1", "usart-v2",
+    "quadspi",
 )  # fmt: skip
-"""Register layouts that boot and the simulated board know; usart-v1 has SR and DR, usart-v2 ISR, RDR and TDR."""
+"""Register layouts that boot and the simulated board know; usart-v1 has SR and DR, usart-v2 ISR, RDR and
+TDR.
+"""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,9 @@ class Region:
 
 @dataclass(frozen=True)
 class Span:
-    """RAM regions without a gap between them: to a plan they are one memory. `wait_states` is the slowest part's."""
+    """RAM regions without a gap between them: to a plan they are one memory. `wait_states` is the slowest
+    part's.
+    """
 
     name: str
     origin: int
@@ -202,7 +208,8 @@ class Target:
             for group in groups
         ]
         order = {region.name: i for i, region in enumerate(self.memory)}
-        # Fastest first; among equals the order of the file, which lists general-purpose memory before special ones.
+        # Fastest first; among equals the order of the file, which lists general-purpose memory before
+        # special ones.
         return tuple(
             sorted(spans, key=lambda s: (min(r.wait_states for r in s.regions), order[s.regions[0].name]))
         )

@@ -148,6 +148,14 @@ def test_the_names_of_the_model_stay_readable(tmp_path: Path) -> None:
     )
 
 
+def test_nothing_of_the_exporting_machine_stays(tmp_path: Path) -> None:
+    module = ViT("unbind", cls=False, depth=1, dim=24, size=16)
+    path = export(module, {"x": torch.randn(1, 3, 16, 16)}, tmp_path / "v.onnx", dynamo=True)
+    here = str(Path(__file__).parent).encode()
+    assert here in path.read_bytes()  # dynamo writes where the module's code lies
+    assert here not in canonicalize(load_model(path)).proto.SerializeToString()
+
+
 def test_every_pass_has_a_contract() -> None:
     for step in PASSES:
         assert len(step.contract) > 20, step.name
@@ -176,6 +184,16 @@ def test_a_bomb_of_constants_is_not_evaluated() -> None:
     model = hand_model(nodes, {"x": [1, 4]}, ["y"], {"dims": np.array([1 << 16, 1 << 16, 8])})
     with pytest.raises(UnsupportedError, match="too large"):
         canonicalize(model)
+
+
+def test_shapes_that_depend_on_values_are_named() -> None:
+    nodes = [
+        node("NonZero", "x", "z"),
+        node("Cast", "z", "f", to=TensorProto.FLOAT),
+        node("ReduceSum", "f", "y", keepdims=0),
+    ]
+    with pytest.raises(UnsupportedError, match="z_node"):
+        canonicalize(hand_model(nodes, {"x": [1, 4]}, ["y"]))
 
 
 def test_no_ops_vanish() -> None:

@@ -24,7 +24,8 @@ void leaf(void); __attribute__((naked, noinline)) void leaf(void) {
 MIDDLE = """
 void middle(void); __attribute__((naked, noinline)) void middle(void) {
   __asm volatile("push {r4-r8, lr}\\n bl leaf\\n bl leaf\\n pop {r4-r8, pc}\\n"
-  ".pushsection .stack_sizes,\\"o\\",%progbits,.text.middle\\n .long middle\\n .uleb128 24\\n .popsection\\n");
+  ".pushsection .stack_sizes,\\"o\\",%progbits,.text.middle\\n"
+  " .long middle\\n .uleb128 24\\n .popsection\\n");
 }
 """
 RESET = "void Reset_Handler(void); void Reset_Handler(void) { top(); }\n"
@@ -58,7 +59,8 @@ def test_data_between_instructions_is_no_call(tmp_path: Path) -> None:
     ("text", "message"),
     [
         (
-            "int top(int); __attribute__((noinline)) int deeper(int n) { return n ? top(n - 1) * 3 + n : 1; }\n"
+            "int top(int);\n"
+            "__attribute__((noinline)) int deeper(int n) { return n ? top(n - 1) * 3 + n : 1; }\n"
             "__attribute__((noinline)) int top(int n) { return n ? deeper(n - 1) * 5 + n : 2; }\n"
             "void Reset_Handler(void); void Reset_Handler(void) { top(9); }\n",
             r"recursion",
@@ -69,14 +71,20 @@ def test_data_between_instructions_is_no_call(tmp_path: Path) -> None:
             r"indirect call in top\+0x",
         ),
         (
-            "void top(void); __attribute__((naked, noinline)) void top(void) { __asm volatile(\"bx lr\"); }\n" + RESET,
+            "void top(void); __attribute__((naked, noinline)) void top(void) {"
+            ' __asm volatile("push {r4, lr}\\n pop {r4, pc}"); }\n' + RESET,
+            r"top moves the stack pointer but states 0 B",
+        ),
+        (
+            '__asm(".section .text.top,\\"ax\\",%progbits\\n.type top,%function\\n.thumb_func\\n"\n'
+            '      ".global top\\n"\n'
+            '      "top: bx lr\\n.size top, .-top\\n.text\\n");\nvoid top(void);\n' + RESET,
             r"the stack of top is unknown",
         ),
     ],
 )
 def test_what_has_no_bound_is_refused(text: str, message: str, tmp_path: Path) -> None:
-    source = text.replace("int deeper(int n)", "int deeper(int n)")
-    source = "int deeper(int);\n" + source if "deeper" in source else source
+    source = "int deeper(int);\n" + text if "deeper" in text else text
     with pytest.raises(DeviceError, match=message):
         static_stack_bound(link(source, tmp_path).elf, "top")
 

@@ -11,7 +11,7 @@ from canonical_form import (
     hand_model,
     node,
 )
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from edgec.errors import UnsupportedError, UsageError
 from edgec.passes.canonicalize import canonicalize
@@ -55,3 +55,35 @@ def test_half_precision_is_refused() -> None:
     found = unsupported_nodes(canonicalize(hand_model(nodes, {"x": [1, 4]}, ["y"])))
     assert [u.op_type for u in found] == ["Cast", "Relu", "Cast"]
     assert "float32" in found[1].nearest
+
+
+def test_bodies_of_control_flow_are_left_alone_and_listed() -> None:
+    """What an If reads from outside is not rewritten in its bodies; the If is one unsupported node."""
+    bodies = {
+        name: helper.make_graph(
+            [helper.make_node("Mul", ["n", "g"], ["m"]), helper.make_node(op_type, ["m"], ["r"])],
+            name,
+            [],
+            [helper.make_tensor_value_info("r", TensorProto.FLOAT, [5, 12])],
+        )
+        for name, op_type in {"then_branch": "Relu", "else_branch": "Neg"}.items()
+    }
+    nodes = [
+        node("Gemm", "x w", "p", transB=1),
+        node("Sigmoid", "p", "n"),
+        node("ReduceMax", "p", "top", keepdims=0),
+        node("Cast", "top", "choice", to=TensorProto.BOOL),
+        node("If", "choice", "i", **bodies),
+        node("Slice", "p from to last", "s"),
+        node("Add", "i p", "y"),
+    ]
+    weights = {
+        "w": f32(12, 8),
+        "g": f32(12),
+        "from": np.array([4]),
+        "to": np.array([8]),
+        "last": np.array([1]),
+    }
+    model = canonical_form(hand_model(nodes, {"x": [5, 8]}, ["y", "s"], weights))
+    assert model.histogram()["If"] == 1
+    assert [u.op_type for u in unsupported_nodes(model)] == ["ReduceMax", "Cast", "If"]

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Toolchain: sizes agree with the ELF file, errors carry the compiler's words, objects are cached, bits are right."""
+"""Toolchain: sizes agree with the ELF file, errors carry the compiler's words, objects are cached, bits are
+right.
+"""
 
 from __future__ import annotations
 
@@ -60,8 +62,14 @@ def test_the_image_starts_with_the_vectors(tmp_path: Path) -> None:
 
 
 def test_external_weights_get_their_own_image(tmp_path: Path) -> None:
-    weights = write(tmp_path / "w.c", "__attribute__((section(\".weights.qspi\"))) const volatile char w[5] = \"ABCD\";\n")
-    code = write(tmp_path / "m.c", "extern const volatile char w[5];\nvoid Reset_Handler(void);\nvoid Reset_Handler(void) { (void)w[1]; }\n")
+    weights = write(
+        tmp_path / "w.c", '__attribute__((section(".weights.qspi"))) const volatile char w[5] = "ABCD";\n'
+    )
+    code = write(
+        tmp_path / "m.c",
+        "extern const volatile char w[5];\n"
+        "void Reset_Handler(void);\nvoid Reset_Handler(void) { (void)w[1]; }\n",
+    )
     disco = load_target("stm32f746g-disco")
     sources = [Source(weights, "model"), Source(code, "model")]
     firmware = build_firmware(disco, sources, [], linker_script(disco), tmp_path / "out")
@@ -73,7 +81,7 @@ def test_external_weights_get_their_own_image(tmp_path: Path) -> None:
 def test_a_section_that_does_not_fit_is_told_in_bytes(tmp_path: Path) -> None:
     big = write(
         tmp_path / "big.c",
-        "__attribute__((section(\".arena.dtcm_sram1_sram2\"))) volatile char a[330000];\n"
+        '__attribute__((section(".arena.dtcm_sram1_sram2"))) volatile char a[330000];\n'
         "void Reset_Handler(void);\nvoid Reset_Handler(void) { a[0] = 1; }\n",
     )
     with pytest.raises(FitError, match=r"dtcm_sram1_sram2 over by 6,\d\d\d B"):
@@ -88,7 +96,10 @@ def test_the_compilers_message_reaches_the_user(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="Wimplicit-int-conversion"):
         build_host_library([Source(narrowing, "model")], [], tmp_path / "out")
     build_host_library([Source(narrowing, "model", warnings=False)], [], tmp_path / "out")
-    missing = write(tmp_path / "m.c", "void absent(void);\nvoid Reset_Handler(void);\nvoid Reset_Handler(void) { absent(); }\n")
+    missing = write(
+        tmp_path / "m.c",
+        "void absent(void);\nvoid Reset_Handler(void);\nvoid Reset_Handler(void) { absent(); }\n",
+    )
     with pytest.raises(DeviceError, match="absent"):
         build_firmware(F746, [Source(missing, "model")], [], linker_script(F746), tmp_path / "out")
 
@@ -97,7 +108,9 @@ def test_objects_are_cached_by_content(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "inc").mkdir()
     header = write(tmp_path / "inc" / "v.h", "#define V 1\n")
-    source = Source(write(tmp_path / "a.c", '#include "v.h"\nint a(void);\nint a(void) { return V; }\n'), "model")
+    source = Source(
+        write(tmp_path / "a.c", '#include "v.h"\nint a(void);\nint a(void) { return V; }\n'), "model"
+    )
 
     def build() -> Path:
         return compile_objects([source], [tmp_path / "inc"], host_flags())[0]
@@ -132,7 +145,9 @@ def divide(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 edges = st.sampled_from([0, 1, 2, 3, (1 << 32) - 1, 1 << 32, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
 
 
-@given(a=edges | st.integers(0, (1 << 64) - 1), b=edges | st.integers(0, (1 << 64) - 1) | st.integers(0, 1 << 20))
+@given(
+    a=edges | st.integers(0, (1 << 64) - 1), b=edges | st.integers(0, (1 << 64) - 1) | st.integers(0, 1 << 20)
+)
 def test_unsigned_division_is_pythons(divide: ctypes.CDLL, a: int, b: int) -> None:
     rest = ctypes.c_uint64()
     quotient = divide.edgec_divide_u64(ctypes.c_uint64(a), ctypes.c_uint64(b), ctypes.byref(rest))
@@ -145,4 +160,3 @@ def test_signed_division_truncates(divide: ctypes.CDLL, a: int, b: int) -> None:
     quotient = divide.edgec_divide_s64(ctypes.c_int64(a), ctypes.c_int64(b), ctypes.byref(rest))
     want = abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
     assert (quotient, rest.value) == (ctypes.c_int64(want).value, a - want * b)
-

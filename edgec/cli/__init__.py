@@ -6,15 +6,17 @@ Nothing heavy is imported here or by the verbs' modules before a command runs: `
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import sys
 
 import typer
 
 from edgec.cli import compile as compile_verb
 from edgec.cli import doctor, export, models, profile, quantize, run, targets
-from edgec.errors import EdgecError, render
+from edgec.errors import EdgecError, UsageError, render
 
 INTERRUPTED = 130
 DEFECT = 70
@@ -35,27 +37,51 @@ for verb in (doctor, models, targets, export, quantize, compile_verb, run, profi
 
 def main() -> None:
     """Entry point: run the command line and exit with its code."""
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, _terminate)  # as Ctrl-C: what was begun is cleared away
     try:
-        app()
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
     except EdgecError as error:
-        _fail(error)
-    except KeyboardInterrupt:
-        print("interrupted; nothing was left half-written", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        code = _fail(error)
+    except typer.TyperException as error:  # a wrong option or argument, before any verb ran
+        code = _fail(_usage(error)) if error.format_message() else error.exit_code
+    except typer.Abort:
+        code = INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has gone; nothing more can be said there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     except Exception as error:
         if os.environ.get("EDGEC_TRACEBACK"):
             raise
-        print(
-            f"error: a defect of edgec: {type(error).__name__}: {error}\n"
-            "  try    the same with EDGEC_TRACEBACK=1 in the environment, and report what it prints",
-            file=sys.stderr,
-        )
-        sys.exit(DEFECT)
+        code = _fail(_defect(error))
+    if code == INTERRUPTED:
+        print("interrupted; nothing was left half-written", file=sys.stderr)
+    sys.exit(code or 0)
 
 
-def _fail(error: EdgecError) -> None:
+def _terminate(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _usage(error: typer.TyperException) -> EdgecError:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "edgec"
+    return UsageError(error.format_message(), hint=f"{path} --help")
+
+
+def _defect(error: Exception) -> EdgecError:
+    report = EdgecError(
+        f"a defect of edgec: {type(error).__name__}: {error}",
+        hint="the same with EDGEC_TRACEBACK=1 in the environment, and report what it prints",
+    )
+    report.exit_code = DEFECT
+    return report
+
+
+def _fail(error: EdgecError) -> int:
     if "--json" in sys.argv:
         report = {"what": error.what, "need": error.need, "have": error.have, "hints": list(error.hints)}
         print(json.dumps({"error": report, "exit_code": error.exit_code}, indent=2))
     print(f"error: {render(error)}", file=sys.stderr)
-    sys.exit(error.exit_code)
+    return error.exit_code

@@ -18,7 +18,9 @@ EXAMPLE = "edgec export vit-64 --out vit64.onnx"
 def command(
     name: Annotated[str, typer.Argument(help="A name from `edgec models`.")],
     out: Annotated[Path, typer.Option("--out", help="The ONNX file to write.")],
-    checkpoint: Annotated[Path | None, typer.Option(help="Trained weights (a state dict); else random ones.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Trained weights (a state dict); else random ones.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

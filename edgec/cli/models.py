@@ -37,7 +37,12 @@ def command(json_: Annotated[bool, typer.Option("--json", help="Print one JSON o
         )
         return
     rows = [
-        (m.name, "yes" if m.stateful else "no", ", ".join(f"{k}{list(v)}" for k, v in m.inputs.items()), m.description)
+        (
+            m.name,
+            "yes" if m.stateful else "no",
+            ", ".join(f"{k}{list(v)}" for k, v in m.inputs.items()),
+            m.description,
+        )
         for m in found
     ]
     print(table(("model", "state", "inputs", "what it is"), rows))

@@ -35,7 +35,12 @@ def counter(quiet: bool, total: int, what: str) -> Callable[[int], None]:
         if quiet or not sys.stderr.isatty() or (done < total and now - last < 0.2):
             return
         last = now
-        print(f"\r  {done:,} of {total:,} {what}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+        print(
+            f"\r  {done:,} of {total:,} {what}",
+            end="\n" if done == total else "",
+            file=sys.stderr,
+            flush=True,
+        )
 
     return tell
 
@@ -46,7 +51,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[
     widths = [max(len(r[i]) for r in cells) for i in range(len(header))]
     flush = set(right)
     lines = [
-        "  ".join(c.rjust(w) if i in flush else c.ljust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True)))
+        "  ".join(
+            c.rjust(w) if i in flush else c.ljust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True))
+        )
         for r in cells
     ]
     return "\n".join(line.rstrip() for line in lines)

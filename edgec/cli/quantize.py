@@ -29,13 +29,14 @@ def command(
     tell("read the model")
     loaded = read_model(model, state, input_shape)
     samples = read_samples(calibration, loaded)
+    from edgec.artifact import new_file
     from edgec.compile import Options, prepare
     from edgec.model import save_model
 
     tell("canonicalize, calibrate, quantize")
-    quantized = prepare(loaded, Options(calibration=samples))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save_model(quantized, out)
+    with new_file(out) as part:
+        quantized = prepare(loaded, Options(calibration=samples))
+        save_model(quantized, part)
     if json_:
         print_json(
             {

@@ -32,25 +32,34 @@ Artifact = Annotated[Path, typer.Argument(metavar="DIR", help="What `edgec compi
 
 def command(
     artifact: Artifact,
-    input_: Annotated[Path, typer.Option("--input", help="npz by input name; leading axis = samples or steps.")],
+    input_: Annotated[
+        Path, typer.Option("--input", help="npz by input name; leading axis = samples or steps.")
+    ],
     output: Annotated[Path, typer.Option("--output", help="npz to write, by output name.")],
     runner: Runner = None,
     raw: Annotated[bool, typer.Option("--raw", help="Write the device's integers.")] = False,
     json_: Json = False,
 ) -> None:
     """Run a compiled model."""
-    from edgec.artifact import load_artifact
+    from edgec.artifact import load_artifact, new_file
+    from edgec.errors import UsageError
     from edgec.quantize.dataset import load_samples
     from edgec.run import input_infos, run_artifact, save_outputs
 
     loaded = load_artifact(artifact)
     infos = input_infos(loaded)
     samples = load_samples(input_, infos)
+    if not samples:
+        raise UsageError(f"{loaded.manifest['model']['name']} has no input: nothing says how often to run it")
     total = len(next(iter(samples.values())))
     what = "steps" if loaded.stateful else "samples"
-    results = run_artifact(loaded, samples, runner.value if runner else None, raw=raw, tell=counter(json_, total, what))
-    save_outputs(output, results)
+    tell = counter(json_, total, what)
+    with new_file(output) as part:
+        results = run_artifact(loaded, samples, runner.value if runner else None, raw=raw, tell=tell)
+        save_outputs(part, results)
     if json_:
-        print_json({"output": str(output), what: total, "outputs": {k: list(v.shape) for k, v in results.items()}})
+        print_json(
+            {"output": str(output), what: total, "outputs": {k: list(v.shape) for k, v in results.items()}}
+        )
     else:
         print(f"wrote {output}: " + ", ".join(f"{k} {list(v.shape)}" for k, v in results.items()))

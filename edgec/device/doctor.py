@@ -13,7 +13,17 @@ from edgec.device.toolchain import Source, build_host_library
 from edgec.errors import DeviceError
 from edgec.target import list_targets
 
-_NEEDED = ("apache-tvm", "onnx", "onnxruntime", "onnx-ir", "onnxscript", "numpy", "ziglang", "pyelftools", "pyserial")
+_NEEDED = (
+    "apache-tvm",
+    "onnx",
+    "onnxruntime",
+    "onnx-ir",
+    "onnxscript",
+    "numpy",
+    "ziglang",
+    "pyelftools",
+    "pyserial",
+)
 _EXTRAS = {"unicorn": ("sim", "the simulated board"), "torch": ("models", "export of the zoo")}
 
 

@@ -53,9 +53,7 @@ class ElfImage:
 
     def _read(self, elf: ELFFile) -> None:
         self.segments: list[tuple[int, bytes]] = [
-            (s["p_paddr"], s.data())
-            for s in elf.iter_segments()
-            if s["p_type"] == "PT_LOAD" and s["p_filesz"]
+            (s["p_paddr"], s.data()) for s in elf.iter_segments() if s["p_type"] == "PT_LOAD" and s["p_filesz"]
         ]
         """(load address, bytes) of everything that a programmer writes."""
         self._code = [
@@ -116,7 +114,9 @@ class ElfImage:
         return None
 
     def name_at(self, address: int) -> str:
-        """`function+0x12` or `object+0x12` for an address, or its hexadecimal digits when nothing is there."""
+        """`function+0x12` or `object+0x12` for an address, or its hexadecimal digits when nothing is
+        there.
+        """
         function = self.function_at(address)
         if function is not None:
             return f"{function.name}+{address - function.address:#x}"
@@ -125,8 +125,10 @@ class ElfImage:
             return f"{self._objects[i][2]}+{address - self._objects[i][0]:#x}"
         return f"{address:#010x}"
 
-    def transfers(self, function: Function) -> Iterator[Transfer]:
-        """Branches and calls of a function in address order; literal pools are skipped by the mapping symbols."""
+    def instructions(self, function: Function) -> Iterator[tuple[int, int, int]]:
+        """(address, first halfword, second halfword) in address order; literal pools are skipped by mapping
+        symbols.
+        """
         base, data = next(((b, d) for b, d in self._code if b <= function.address < b + len(d)), (0, b""))
         at = function.address
         while at + 2 <= function.end:
@@ -136,11 +138,15 @@ class ElfImage:
                 continue
             offset = at - base
             first = int.from_bytes(data[offset : offset + 2], "little")
-            second = int.from_bytes(data[offset + 2 : offset + 4], "little")
+            yield at, first, int.from_bytes(data[offset + 2 : offset + 4], "little")
+            at += 4 if is_wide(first) else 2
+
+    def transfers(self, function: Function) -> Iterator[Transfer]:
+        """Branches and calls of a function in address order."""
+        for at, first, second in self.instructions(function):
             transfer = decode(at, first, second)
             if transfer is not None:
                 yield transfer
-            at += 4 if is_wide(first) else 2
 
     def calls(self, function: Function) -> list[Transfer]:
         """The transfers that enter another function (BL, or a branch out of this one), in address order."""

@@ -80,9 +80,7 @@ class HostRunner:
         self._runs += 1
         if status:
             raise DeviceError(f"the model's run failed with status {status}")
-        return [
-            ctypes.string_at(self._program.output(i), tensor.bytes) for i, tensor in enumerate(self.outputs)
-        ]
+        return [ctypes.string_at(self._program.output(i), tensor.bytes) for i, tensor in enumerate(self.outputs)]
 
     def profile(self) -> Profile:
         """Wall time of the last run; nothing else is measured here."""

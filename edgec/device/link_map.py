@@ -18,7 +18,9 @@ _KINDS = {".vectors": "code", ".text": "code", ".rodata": "rodata", ".data": "da
 
 @dataclass(frozen=True)
 class SectionSizes:
-    """Bytes of one group: code, rodata and data lie in flash, data and bss in RAM; weights are counted apart."""
+    """Bytes of one group: code, rodata and data lie in flash, data and bss in RAM; weights are counted
+    apart.
+    """
 
     code: int = 0
     rodata: int = 0
@@ -68,8 +70,6 @@ def read_link_map(
             continue
         group = groups.get(inside[1])
         if group is None:
-            raise DeviceError(
-                f"the linker placed {size} B of {inside[1]}:({inside[2]}) that belong to no source"
-            )
+            raise DeviceError(f"the linker placed {size} B of {inside[1]}:({inside[2]}) that belong to no source")
         sizes[group] = replace(sizes[group], **{kind: getattr(sizes[group], kind) + size})
     return sizes, sections

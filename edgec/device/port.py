@@ -10,7 +10,7 @@ from edgec.resources import runtime_dir
 
 
 def bench_sources() -> list[Source]:
-    """Sources to link beside a model and its kernels: the Cortex-M port (`bench`) and the support library (`runtime`)."""
+    """What to link beside a model: the Cortex-M port (group `bench`) and the support library (`runtime`)."""
     runtime = runtime_dir()
     port = [Source(path, "bench") for path in sorted((runtime / "port" / "cortex_m").glob("*.c"))]
     support = [Source(path, "runtime") for path in sorted((runtime / "support").glob("*.c"))]
@@ -18,6 +18,8 @@ def bench_sources() -> list[Source]:
 
 
 def bench_includes() -> list[Path]:
-    """Folders to search for the port's headers and for <string.h>; board.h comes from the build's own folder."""
+    """Folders to search for the port's headers and for <string.h>; board.h comes from the build's own
+    folder.
+    """
     runtime = runtime_dir()
     return [runtime / "port", runtime / "port" / "cortex_m", runtime / "support" / "include"]

@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class OperatorCount:
-    """One call instruction of the run function: its position in address order, the function called, instructions."""
+    """One call instruction of the run function: position in address order, callee, instructions."""
 
     index: int
     symbol: str

@@ -66,14 +66,18 @@ class Runner(Protocol):
     ) -> None: ...
 
 
-def open_runner(artifact_dir: Path, kind: RunnerKind, target: Target, *, symbol: str | None = None) -> Runner:
+def open_runner(
+    artifact_dir: Path, kind: RunnerKind, target: Target, *, symbol: str | None = None, alignment: bool = False
+) -> Runner:
     """Load the program of an artifact directory.
 
     Args:
         artifact_dir: holds `firmware.elf` (sim) or `host.so` (host-c).
         kind: "sim" for the simulated board, "host-c" for this machine.
         target: the target that the firmware was built for.
-        symbol: the run function whose calls are the operators; by default `manifest.json` says it (`run_symbol`).
+        symbol: the run function whose calls are the operators; by default `run_symbol` of
+            `manifest.json`.
+        alignment: sim only: also trap multi-word accesses off a word boundary (slow; hardware traps them).
 
     Raises:
         DeviceError: a file is missing, the simulator does not start, or the board does not answer.
@@ -85,7 +89,7 @@ def open_runner(artifact_dir: Path, kind: RunnerKind, target: Target, *, symbol:
     from edgec.device.sim_runner import SimRunner
 
     elf = _existing(artifact_dir / FIRMWARE_ELF)
-    return SimRunner(elf, target, symbol or _run_symbol(artifact_dir))
+    return SimRunner(elf, target, symbol or _run_symbol(artifact_dir), alignment=alignment)
 
 
 def check_inputs(expected: Sequence[TensorBytes], inputs: Sequence[bytes]) -> None:

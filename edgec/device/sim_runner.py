@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The program on a simulated board: the simulator's process, and the bench protocol over its pseudo-terminal."""
+"""The program on a simulated board: its process, and the bench protocol over its pseudo-terminal."""
 
 from __future__ import annotations
 
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -19,45 +20,44 @@ from edgec.device.transport import Transport
 from edgec.errors import DeviceError
 from edgec.target import Target
 
+_IMPORT_FROM = str(Path(__file__).resolve().parents[2])
 _START_S = 60.0  # the first start builds the native hook
 
 
 class SimRunner:
     """Starts `edgec.device.board_sim` on an ELF file.
 
+    `alignment` also traps multi-word accesses off a word boundary, which hardware traps and the engine does not;
+    it costs most of the speed.
+
     Raises:
-        DeviceError: it does not start, or the firmware faults; the message names access, address and C symbol.
+        DeviceError: it does not start, or the firmware faults; the message names access, address and C
+        symbol.
     """
 
-    def __init__(self, elf: Path, target: Target, symbol: str) -> None:
+    def __init__(self, elf: Path, target: Target, symbol: str, *, alignment: bool = False) -> None:
         if target.console is None:
             raise DeviceError(f"{target.name} is not a board", hint="the runner host-c")
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._fault: str | None = None
         self._transport: Transport | None = None
         name = str(target.path)
+        command = [sys.executable, "-m", "edgec.device.board_sim", "--elf", str(elf), "--target", name]
+        command += ["--symbol", symbol]
         self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "edgec.device.board_sim",
-                "--elf",
-                str(elf),
-                "--target",
-                name,
-                "--symbol",
-                symbol,
-            ],
+            [*command, *(("--alignment",) if alignment else ())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(filter(None, (_IMPORT_FROM, os.environ.get("PYTHONPATH")))),
+            },
             start_new_session=True,  # Ctrl-C reaches the tool, which ends the simulator
         )
         self._errors = bytearray()
-        self._readers = [
-            threading.Thread(target=f, daemon=True) for f in (self._read_output, self._read_errors)
-        ]
+        self._readers = [threading.Thread(target=f, daemon=True) for f in (self._read_output, self._read_errors)]
         for reader in self._readers:
             reader.start()
         try:
@@ -72,7 +72,9 @@ class SimRunner:
 
     @property
     def stack_bytes(self) -> int | None:
-        """Stack of the last run: from the run function's entry down to the deepest word that lost its paint."""
+        """Stack of the last run: from the run function's entry down to the deepest word that lost its
+        paint.
+        """
         return self._stack_bytes(self._counts())
 
     def reset(self) -> None:
@@ -86,9 +88,7 @@ class SimRunner:
     def profile(self) -> Profile:
         """Exact instruction counts of the last run."""
         counts = self._counts()
-        operators = tuple(
-            OperatorCount(o["index"], o["symbol"], o["instructions"]) for o in counts["operators"]
-        )
+        operators = tuple(OperatorCount(o["index"], o["symbol"], o["instructions"]) for o in counts["operators"])
         return Profile(
             "simulator",
             counts["runs"],

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgec.device.elf_image import ElfImage, Function
+from edgec.device.thumb import lowers_stack
 from edgec.errors import DeviceError
 
 
@@ -21,11 +22,13 @@ class StackBound:
 def static_stack_bound(elf: Path, symbol: str) -> StackBound:
     """The most stack that a call of `symbol` can take, its own frame included.
 
-    Frames come from the compiler (`-fstack-size-section`); hand-written assembly states its own in `.stack_sizes`.
+    Frames come from the compiler (`-fstack-size-section`); hand-written assembly states its own in
+    `.stack_sizes`.
     A branch into another function counts as a call, which can only overstate.
 
     Raises:
-        DeviceError: recursion, an indirect call or jump, or a function of unknown stack size: no bound exists.
+        DeviceError: recursion, an indirect call or jump, or a function of unknown stack size: no bound
+        exists.
     """
     image = ElfImage(elf)
     known: dict[int, StackBound] = {}
@@ -40,6 +43,13 @@ def static_stack_bound(elf: Path, symbol: str) -> StackBound:
         if own is None:
             raise DeviceError(
                 f"no stack bound for {symbol}: the stack of {function.name} is unknown",
+                have=" -> ".join(path),
+                hint="assembly states its stack in the section .stack_sizes",
+            )
+        if own == 0 and any(lowers_stack(first, second) for _, first, second in image.instructions(function)):
+            # The compiler states 0 for every naked function, whatever its assembly does.
+            raise DeviceError(
+                f"no stack bound for {symbol}: {function.name} moves the stack pointer but states 0 B",
                 have=" -> ".join(path),
                 hint="assembly states its stack in the section .stack_sizes",
             )
@@ -59,8 +69,8 @@ def static_stack_bound(elf: Path, symbol: str) -> StackBound:
             callee = image.function_at(transfer.target)
             if callee is None:
                 raise DeviceError(
-                    f"no stack bound for {symbol}: {image.name_at(transfer.address)} calls {transfer.target:#010x}, "
-                    "which is no function"
+                    f"no stack bound for {symbol}: {image.name_at(transfer.address)} "
+                    f"calls {transfer.target:#010x}, which is no function"
                 )
             below = bound(callee, path)
             if below.bytes >= deepest.bytes:

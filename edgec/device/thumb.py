@@ -11,7 +11,9 @@ Kind = Literal["call", "jump", "indirect call", "indirect jump"]
 
 @dataclass(frozen=True)
 class Transfer:
-    """An instruction that leaves the straight line; `target` is None for indirect ones. Returns are not listed."""
+    """An instruction that leaves the straight line; `target` is None for indirect ones. Returns are not
+    listed.
+    """
 
     address: int
     size: int
@@ -66,3 +68,18 @@ def _wide(address: int, first: int, second: int) -> Transfer | None:
     if (first & 0xFFD0 == 0xE890 or first & 0xFFD0 == 0xE910) and second >> 15 and base != 13:  # LDM with pc
         return Transfer(address, 4, "indirect jump", None)
     return None
+
+
+def lowers_stack(first: int, second: int) -> bool:
+    """Whether an instruction takes stack: PUSH, SUB sp, or a store that decrements sp."""
+    if not is_wide(first):
+        return first & 0xFE00 == 0xB400 or first & 0xFF80 == 0xB080
+    if first & 0xFBEF == 0xF1AD or first & 0xFBFF == 0xF2AD or first & 0xFFEF == 0xEBAD:  # SUB.W sp, sp, ...
+        return second & 0x0F00 == 0x0D00
+    # STMDB sp!, VPUSH, STR and STRD with pre-decrement
+    return (
+        first == 0xE92D
+        or first & 0xFFBF == 0xED2D
+        or (first == 0xF84D and second & 0x0F00 == 0x0D00)
+        or first == 0xE96D
+    )

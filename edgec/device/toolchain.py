@@ -49,7 +49,8 @@ _FIRMWARE = (
 )  # fmt: skip
 # -fno-jump-tables: a table of code addresses is an indirect jump, which the static stack bound cannot follow.
 _HOST = ("-O3", "-fPIC")
-# Freestanding, or clang would turn memcpy's own loop into a call of memcpy; models and kernels keep the builtins.
+# Freestanding, or clang would turn memcpy's own loop into a call of memcpy; models and kernels keep the
+# builtins.
 _GROUP_FLAGS = {"runtime": ("-ffreestanding",), "bench": ("-ffreestanding",)}
 
 
@@ -67,7 +68,8 @@ class Source:
 class Firmware:
     """A linked image.
 
-    `sizes` maps each group to {code, rodata, data, bss} in bytes; `weights_bytes` is what the `.weights*` sections
+    `sizes` maps each group to {code, rodata, data, bss} in bytes; `weights_bytes` is what the `.weights*`
+    sections
     hold; `sections` maps every section of the image to its size (arenas and state among them).
     """
 
@@ -89,9 +91,7 @@ def zig_binary() -> Path:
     """
     spec = importlib.util.find_spec("ziglang")
     if spec is None or not spec.submodule_search_locations:
-        raise DeviceError(
-            "the C compiler is missing", need="the Python package ziglang", hint="pip install ziglang"
-        )
+        raise DeviceError("the C compiler is missing", need="the Python package ziglang", hint="pip install ziglang")
     return Path(next(iter(spec.submodule_search_locations))) / "zig"
 
 
@@ -201,9 +201,7 @@ def _compile(source: Source, includes: Sequence[Path], flags: Sequence[str], hea
     except OSError as error:
         raise DeviceError(f"cannot read {source.path}: {error.strerror}") from None
     own = "" if source.path.parent in includes else _headers_digest([source.path.parent])
-    recipe = "\0".join(
-        [toolchain_version(), *flags, *map(str, includes), headers, own, str(source.path), source.group]
-    )
+    recipe = "\0".join([toolchain_version(), *flags, *map(str, includes), headers, own, str(source.path), source.group])
     digest = hashlib.sha256(recipe.encode() + b"\0" + text).hexdigest()
     folder = cache_dir() / "objects" / digest[:2]
     cached = folder / f"{source.path.stem}-{digest[:24]}.o"
@@ -232,9 +230,7 @@ def _link(args: Sequence[str | Path]) -> None:
     result = _run_zig("ld.lld", args)
     if result.returncode == 0:
         return
-    overflows = re.findall(
-        r"section '(\S+)' will not fit in region '(\S+)': overflowed by (\d+) bytes", result.stderr
-    )
+    overflows = re.findall(r"section '(\S+)' will not fit in region '(\S+)': overflowed by (\d+) bytes", result.stderr)
     if overflows:
         worst: dict[str, int] = {}
         for _, region, over in overflows:

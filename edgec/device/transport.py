@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host's end of the bench protocol (runtime/port/cortex_m/frame.c), the same for a real and a simulated board.
+"""The host's end of the bench protocol (runtime/port/cortex_m/frame.c), for a real board as for a simulated
+one.
 
-A frame is ED 6C, type, sequence, payload length (2 bytes), payload, CRC-32 of type to payload; little-endian. Every
-request is answered once; a request whose answer is damaged or lost is sent again with the same sequence number, which
-the board recognises where it matters (a run advances the model's state).
+A frame is ED 6C, type, sequence, payload length (2 bytes), payload, CRC-32 of type to payload; little-endian.
+Every request is answered once; a request whose answer is damaged or lost is sent again with the same sequence
+number, which the board recognises where it matters (a run advances the model's state).
 """
 
 from __future__ import annotations
@@ -115,9 +116,7 @@ class Transport:
                     reason = payload[0] if payload else 0
                     if reason in _DAMAGED:
                         return None
-                    raise DeviceError(
-                        f"the board refuses request {kind}: {_REASONS.get(reason, 'unknown reason')}"
-                    )
+                    raise DeviceError(f"the board refuses request {kind}: {_REASONS.get(reason, 'unknown reason')}")
                 if got == kind | ANSWER and sequence == self._sequence:
                     return payload
         except (self._error, OSError) as error:
@@ -163,7 +162,5 @@ class Transport:
 def _fault_text(payload: bytes) -> str:
     exception, cfsr, hfsr, bfar, mmfar, pc, lr = struct.unpack("<7I", payload)
     name = _FAULT_NAMES.get(exception, f"exception {exception}")
-    address = (
-        f" at address {bfar:#010x}" if cfsr & 0x8000 else f" at address {mmfar:#010x}" if cfsr & 0x80 else ""
-    )
+    address = f" at address {bfar:#010x}" if cfsr & 0x8000 else f" at address {mmfar:#010x}" if cfsr & 0x80 else ""
     return f"{name}{address}, pc {pc:#010x}, lr {lr:#010x}, CFSR {cfsr:#010x}, HFSR {hfsr:#010x}"

@@ -18,7 +18,9 @@ def bench_source(built: Built, model_id: str) -> str:
     for space in built.arenas:
         v = built.arena_variable(space)
         section = f', section("{spans[space].arena_section}")' if space in spans else ""
-        lines.append(f"static int8_t {v}[{upper}_{v.upper()}_BYTES] __attribute__((aligned({upper}_ALIGNMENT){section}));")
+        lines.append(
+            f"static int8_t {v}[{upper}_{v.upper()}_BYTES] __attribute__((aligned({upper}_ALIGNMENT){section}));"
+        )
         arguments.append(f"{v}, sizeof {v}")
     if built.program.states:
         section = ', section(".state")' if spans else ""
@@ -62,10 +64,17 @@ def bench_source(built: Built, model_id: str) -> str:
 
 
 def _cases(built: Built, ports: list[Port]) -> list[str]:
-    cases = [f"    case {i}: return {built.prefix}_{built.ports[p.name]}(&model);" for i, p in enumerate(ports)]
+    cases = [
+        f"    case {i}: return {built.prefix}_{built.ports[p.name]}(&model);" for i, p in enumerate(ports)
+    ]
     return ["    switch (index) {", *cases, "    default: return NULL;", "    }"]
 
 
 def _tensors(built: Built, name: str, ports: list[Port]) -> list[str]:
-    rows = [f"    {{{string(p.name)}, {built.program.tensors[p.tensor].type.bytes}}}," for p in ports]
+    rows = [f"    {{{string(_short(p.name))}, {built.program.tensors[p.tensor].type.bytes}}}," for p in ports]
     return [f"static const edgec_bench_tensor {name}[] = {{", *(rows or ["    {NULL, 0},"]), "};"]
+
+
+def _short(name: str) -> str:
+    """What a frame of the serial protocol has room for: whole characters, at most 200 bytes of UTF-8."""
+    return name.encode("utf-8", "replace")[:200].decode("utf-8", "ignore")

@@ -9,7 +9,7 @@ from edgec.emit.model import ARENA_ALIGNMENT, LICENSE, Built, shape_text
 from edgec.emit.names import comment
 from edgec.program import Port
 
-_AXES = {(0, 2, 3, 1): "channels-last (N, H, W, C)"}
+_AXES: dict[tuple[int, ...], str] = {(0, 2, 3, 1): "channels-last (N, H, W, C)"}
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def header(built: Built, figures: Figures) -> str:
     guard = f"{p.upper()}_H"
     lines = [
         LICENSE,
-        f"/* {comment(program.name)} for {built.target.name}",
+        f"/* {comment(program.name)} for {comment(built.target.name)}",
         *_figures(built, figures),
         " */",
         f"#ifndef {guard}",
@@ -87,7 +87,9 @@ def _sizes(built: Built) -> list[str]:
         kind = built.program.tensors[port.tensor].type
         lines.append(f"#define {name}_BYTES {kind.bytes}")
         if port.quantization is not None:
-            lines.append(f"#define {name}_SCALE {port.quantization.scale!r}f /* real = scale * (q - zero_point) */")
+            lines.append(
+                f"#define {name}_SCALE {port.quantization.scale!r}f /* real = scale * (q - zero_point) */"
+            )
             lines.append(f"#define {name}_ZERO_POINT ({port.quantization.zero_point})")
     return lines
 

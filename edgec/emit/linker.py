@@ -11,6 +11,7 @@ overwriting data. Sections that generated C may name:
 
 from __future__ import annotations
 
+from edgec.emit.names import comment
 from edgec.errors import FitError
 from edgec.target import Region, Span, Target
 
@@ -43,7 +44,7 @@ def linker_script(target: Target, *, stack_bytes: int = DEFAULT_STACK_BYTES) -> 
         )
     external = [r for r in target.flash_regions() if r.controller is not None]
     lines = [
-        f"/* {target.name}: generated from its target file by edgec. */",
+        f"/* {comment(target.name)}: generated from its target file by edgec. */",
         "ENTRY(Reset_Handler)",
         "MEMORY {",
     ]
@@ -77,12 +78,13 @@ def _flash_sections(flash: Region, external: list[Region]) -> list[str]:
 def _static_sections(fast: Span, flash: Region, stack: int) -> list[str]:
     ram = fast.identifier
     return [
-        f".stack (NOLOAD) : ALIGN(8) {{ edgec_stack_bottom = .; . += {stack:#x}; edgec_stack_top = .; }} > {ram}",
+        f".stack (NOLOAD) : ALIGN(8) {{ edgec_stack_bottom = .; . += {stack:#x}; edgec_stack_top = .; }} "
+        f"> {ram}",
         ".data : ALIGN(8) { edgec_data_start = .; *(.data .data.*) . = ALIGN(4); edgec_data_end = .; } "
         f"> {ram} AT > {flash.name}",
         "edgec_data_load = LOADADDR(.data);",
-        ".bss (NOLOAD) : ALIGN(8) { edgec_bss_start = .; *(.bss .bss.* COMMON) . = ALIGN(4); edgec_bss_end = .; } "
-        f"> {ram}",
+        ".bss (NOLOAD) : ALIGN(8) { edgec_bss_start = .; *(.bss .bss.* COMMON) . = ALIGN(4); "
+        f"edgec_bss_end = .; }} > {ram}",
     ]
 
 

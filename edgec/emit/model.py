@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from edgec.emit.names import Identifiers, comment, identifier
+from edgec.emit.names import Identifiers, comment, identifier, prefix
 from edgec.kernels.registry import Packed
 from edgec.kernels.select import Implementation
 from edgec.program import Port, Program
@@ -24,7 +24,7 @@ LICENSE = (
     " * The runtime that it calls (runtime/) is Apache-2.0. */"
 )
 _API = frozenset(
-    ("init", "run", "reset", "save", "restore", "model", "arena_bytes", "state_bytes", "weights", "kernels")
+    ("init", "run", "reset", "save", "restore", "model", "state", "weights", "weights_t", "kernels")
 )
 
 
@@ -47,13 +47,17 @@ class Built:
     state: StateLayout
     target: Target
     weights_region: dict[str, Region]
-    ports: Identifiers = field(default_factory=lambda: Identifiers(_API))
+    ports: Identifiers = field(init=False)
     fields: Identifiers = field(default_factory=Identifiers)
+
+    def __post_init__(self) -> None:
+        taken = _API | self.program.functions.keys() | {self.arena_variable(space) for space in self.arenas}
+        object.__setattr__(self, "ports", Identifiers(taken))
 
     @property
     def prefix(self) -> str:
         """Prefix of every symbol of the model."""
-        return identifier(self.program.name)
+        return prefix(self.program.name)
 
     @property
     def arenas(self) -> dict[str, int]:
@@ -72,7 +76,9 @@ class Built:
     def weights_struct(self, region: str | None) -> str:
         """C name of the struct object that holds the constants of a region (None: the only one)."""
         internal = self.target.internal_flash().name if self.weights_region else None
-        return f"{self.prefix}_weights" + ("" if region in (None, internal) else f"_{identifier(str(region))}")
+        return f"{self.prefix}_weights" + (
+            "" if region in (None, internal) else f"_{identifier(str(region))}"
+        )
 
     def weights_variable(self, region: str | None) -> str:
         """C name, inside the run, of the pointer to a region's constants."""

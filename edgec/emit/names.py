@@ -13,6 +13,10 @@ _KEYWORDS = frozenset(
     template this throw true try typedef typeid typename union unsigned using virtual void volatile wchar_t while xor
     xor_eq""".split()
 )
+_FILES = frozenset(
+    """assert board complex ctype errno fenv float inttypes iso646 limits locale math setjmp signal stdalign stdarg
+    stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string tgmath threads time uchar wchar wctype""".split()
+)
 LONGEST = 60
 
 
@@ -24,6 +28,12 @@ def identifier(name: str) -> str:
     if not text or text[0].isdigit() or text in _KEYWORDS:
         text = f"t_{text}".rstrip("_")
     return text
+
+
+def prefix(name: str) -> str:
+    """The identifier that begins a model's symbols and files: not one whose header would hide another's."""
+    text = identifier(name)
+    return f"model_{text}" if text in _FILES or text.startswith("edgec") else text
 
 
 class Identifiers:

@@ -8,6 +8,7 @@ import re
 from edgec.emit.header import init_parameters
 from edgec.emit.model import ARENA_ALIGNMENT, C_TYPES, LICENSE, Built, shape_text
 from edgec.emit.names import comment
+from edgec.operators.integer import product
 from edgec.program import Call, State
 
 WIDTH = 120
@@ -155,6 +156,6 @@ def _reset(built: Built, state: State) -> list[str]:
     note = f"/* {comment(state.name)}{shape_text(kind.shape)} */"
     if kind.dtype == "int8":
         return [f"memset({place}, {int(state.reset)}, {kind.bytes}); {note}"]
-    ctype, count = C_TYPES[kind.dtype], kind.bytes // 4
+    ctype, count = C_TYPES[kind.dtype], product(kind.shape)
     value = f"{float(state.reset)!r}f" if kind.dtype == "float32" else str(int(state.reset))
     return [f"for (int i = 0; i < {count}; ++i) (({ctype} *)(void *)({place}))[i] = {value}; {note}"]

@@ -148,7 +148,13 @@ class IntegerGraph:
         return result
 
     def emit(
-        self, op: str, node: str, output: str, inputs: Sequence[str], constants: dict[str, Array], **attrs: Any
+        self,
+        op: str,
+        node: str,
+        output: str,
+        inputs: Sequence[str],
+        constants: dict[str, Array],
+        **attrs: Any,
     ) -> str:
         """Append a call of an integer operator.
 

@@ -71,7 +71,9 @@ class _Lowering:
 
     def _pretend(self, output: str) -> None:
         shape = self.source.shapes.get(output, ())
-        self.values[output] = Value(self.graph.constant(output, np.zeros(shape, np.int8)), shape, Quant(np.array(1.0), 0))
+        self.values[output] = Value(
+            self.graph.constant(output, np.zeros(shape, np.int8)), shape, Quant(np.array(1.0), 0)
+        )
 
     # ---- nodes ----------------------------------------------------------------------------------------------
 
@@ -193,12 +195,17 @@ class _Lowering:
 
     def _wanted(self, node: onnx.NodeProto) -> tuple[Quant, float, list[onnx.NodeProto]]:
         """Quantization that the node's consumers ask for, through a scalar Mul and a Relu or Clip that follow it."""
-        factor, followers, name = 1.0, [], node.output[0]
+        factor, name = 1.0, node.output[0]
+        followers: list[onnx.NodeProto] = []
         while True:
             consumers = self.source.consumers.get(name, [])
             if name in self.source.outputs:
                 raise NotIntegerError("its result is a model output and not quantized")
-            if len(consumers) == 1 and (scale := self._scale(consumers[0], name)) is not None and not followers:
+            if (
+                len(consumers) == 1
+                and (scale := self._scale(consumers[0], name)) is not None
+                and not followers
+            ):
                 factor *= scale
             elif len(consumers) == 1 and consumers[0].op_type in ("Relu", "Clip"):
                 pass
@@ -222,7 +229,11 @@ class _Lowering:
         for consumer in self.source.consumers.get(name, []):
             if consumer.op_type == "QuantizeLinear":
                 wanted.append(self.source.quant(consumer))
-            elif consumer.op_type in MOVEMENT and consumer.input[0] == name and consumer.output[0] not in self.source.outputs:
+            elif (
+                consumer.op_type in MOVEMENT
+                and consumer.input[0] == name
+                and consumer.output[0] not in self.source.outputs
+            ):
                 wanted.append(self._consumers_quant(consumer.output[0]))
             else:
                 raise NotIntegerError(f"{consumer.op_type} {consumer.name} reads its result unquantized")
@@ -245,7 +256,9 @@ class _Lowering:
         )
         if np.array_equal(entries, np.arange(-128, 128)):
             return value
-        return Value(table(self.graph, node.name, value.tensor, entries, node.output[0]), value.shape, value.quant)
+        return Value(
+            table(self.graph, node.name, value.tensor, entries, node.output[0]), value.shape, value.quant
+        )
 
     def _producer(self, name: str) -> str:
         return next((n.name for n in self.source.graph.node if name in n.output), name)

@@ -96,7 +96,11 @@ def _apply(node: onnx.NodeProto, source: Source, x: Array) -> list[Array]:
 
 
 def _slices(
-    shape: Sequence[int], starts: Sequence[int], ends: Sequence[int], axes: Sequence[int], steps: Sequence[int]
+    shape: Sequence[int],
+    starts: Sequence[int],
+    ends: Sequence[int],
+    axes: Sequence[int],
+    steps: Sequence[int],
 ) -> tuple[slice, ...]:
     result = [slice(None)] * len(shape)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
@@ -110,7 +114,9 @@ def _gather(x: Array, indices: Array, axis: int) -> Array:
     flat = [int(i) % x.shape[axis] for i in indices.ravel()]
     steps = set(np.diff(flat).tolist())
     if len(steps) > 1 or steps == {0}:
-        raise NotIntegerError("Gather takes an irregular list of indices; one index or an even step is supported")
+        raise NotIntegerError(
+            "Gather takes an irregular list of indices; one index or an even step is supported"
+        )
     step = steps.pop() if steps else 1
     stop = flat[-1] + (1 if step > 0 else -1)
     cut = x[(slice(None),) * axis + (slice(flat[0], None if stop < 0 else stop, step),)]

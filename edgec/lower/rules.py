@@ -52,7 +52,9 @@ class Site:
 
     def attribute(self, name: str, default: Any) -> Any:
         """An attribute of the node."""
-        return next((onnx.helper.get_attribute_value(a) for a in self.node.attribute if a.name == name), default)
+        return next(
+            (onnx.helper.get_attribute_value(a) for a in self.node.attribute if a.name == name), default
+        )
 
     def value(self, index: int) -> Value:
         """Operand `index`, which must be quantized."""
@@ -123,7 +125,9 @@ def _matmul(site: Site) -> str:
         for v, name in ((a, "a"), (b, "b"))
     ]
     del m, n
-    return site.emit("matmul_s8", tensors, {"params": as_int32("params", [za, zb, mult, shift, zy])}, wide=wide)
+    return site.emit(
+        "matmul_s8", tensors, {"params": as_int32("params", [za, zb, mult, shift, zy])}, wide=wide
+    )
 
 
 def _linear(site: Site, transposed: bool) -> str:
@@ -149,7 +153,7 @@ def _linear(site: Site, transposed: bool) -> str:
     ratios = acc_scale * site.factor / sy
     wide = needs_wide(ratios, np.minimum(128.0, reach * ratios))
     mult, shift = multipliers(ratios, wide)
-    constants = {
+    constants: dict[str, Array] = {
         "w": weights.astype(np.int8),
         "bias": as_int32("bias", folded),
         "mult": mult,
@@ -183,7 +187,9 @@ def _layer_norm(site: Site) -> str:
         x.quant.pair[0],
         site.quant.pair,
     )
-    return site.emit("layer_norm_s8", [site.rows(x, width)], {"gain": gain, "offset": offset, "params": params})
+    return site.emit(
+        "layer_norm_s8", [site.rows(x, width)], {"gain": gain, "offset": offset, "params": params}
+    )
 
 
 @_rule("Add", "Sub")
@@ -266,7 +272,9 @@ def _concat(site: Site) -> str:
         if value.data is not None:
             tensor = site.graph.constant(name, quantize_real(value.real(), *site.quant.pair))
         else:
-            tensor = requantized(site.graph, site.node, site.graph.operand(value, name), value.quant, site.quant)
+            tensor = requantized(
+                site.graph, site.node, site.graph.operand(value, name), value.quant, site.quant
+            )
         parts.append(site.graph.view(tensor, (rows, product(value.shape[axis:]))))
     result = parts[0]
     for part in parts[1:]:
@@ -278,7 +286,9 @@ def requantized(graph: IntegerGraph, node: onnx.NodeProto, tensor: str, have: Qu
     """`tensor` brought from one quantization to another by a table; itself when they are the same."""
     if have.same(want):
         return tensor
-    return table(graph, node.name, tensor, table_of(lambda v: v, have.pair, want.pair), f"{tensor}.requantized")
+    return table(
+        graph, node.name, tensor, table_of(lambda v: v, have.pair, want.pair), f"{tensor}.requantized"
+    )
 
 
 def table(graph: IntegerGraph, node: str, tensor: str, entries: Int8, output: str) -> str:

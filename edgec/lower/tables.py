@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 ELEMENTWISE = frozenset(
-    "Abs Add Clip Div Elu Erf Exp Gelu HardSigmoid HardSwish LeakyRelu Mish Mul Neg Pow Relu Sigmoid Softplus Sqrt Sub Tanh".split()
+    """Abs Add Clip Div Elu Erf Exp Gelu HardSigmoid HardSwish LeakyRelu Mish Mul Neg Pow Relu Sigmoid Softplus Sqrt
+    Sub Tanh""".split()
 )
 
 
@@ -29,7 +30,8 @@ def evaluate(
     result = helper.make_tensor_value_info(node.output[0], TensorProto.DOUBLE, [256])
     constants = [numpy_helper.from_array(np.array(v, np.float64), n) for n, v in scalars.items()]
     model = helper.make_model(
-        helper.make_graph([local], "table", info, [result], constants), opset_imports=[helper.make_opsetid("", opset)]
+        helper.make_graph([local], "table", info, [result], constants),
+        opset_imports=[helper.make_opsetid("", opset)],
     )
-    output = ReferenceEvaluator(model).run(None, dict(variables))[0]
+    (output,) = ReferenceEvaluator(model).run(None, dict(variables))
     return np.asarray(output, np.float64)

@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgec.operators.integer import Int8, Int32, as_int32, multipliers, requantize, sat8, tir_requantize, tir_sat8
+from edgec.operators.integer import (
+    Int8,
+    Int32,
+    as_int32,
+    multipliers,
+    requantize,
+    sat8,
+    tir_requantize,
+    tir_sat8,
+)
 from edgec.operators.record import Access, Array, Case, TensorType, operator
 
 
@@ -31,9 +40,7 @@ class TableS8:
         (N,) = out.shape
 
         @T.prim_func(private=True, s_tir=True)
-        def table_s8(
-            x: T.Buffer((N,), "int8"), table: T.Buffer((256,), "int8"), y: T.Buffer((N,), "int8")
-        ):
+        def table_s8(x: T.Buffer((N,), "int8"), table: T.Buffer((256,), "int8"), y: T.Buffer((N,), "int8")):
             for i in range(N):
                 y[i] = table[T.Cast("int32", x[i]) + 128]
 
@@ -46,9 +53,7 @@ class TableS8:
             yield Case((_int8(rng, (n,)), _int8(rng, (256,))))
 
 
-def add_params(
-    a: tuple[float, int], b: tuple[float, int], result: tuple[float, int], sign: int = 1
-) -> Int32:
+def add_params(a: tuple[float, int], b: tuple[float, int], result: tuple[float, int], sign: int = 1) -> Int32:
     """Parameters of `add_s8` for the (scale, zero_point) of a, b and the result; `sign` -1 subtracts b.
 
     Both multipliers are 16-bit numbers, so that a core with dual 16-bit multiplication adds in one
@@ -118,7 +123,7 @@ class AddS8:
         while True:
             a, b = _pair(rng)
             quant = [(float(10.0 ** rng.uniform(-2, 0)), int(rng.integers(-128, 128))) for _ in range(3)]
-            yield Case((a, b, add_params(*quant, sign=int(rng.choice([-1, 1])))))
+            yield Case((a, b, add_params(quant[0], quant[1], quant[2], int(rng.choice([-1, 1])))))
 
 
 @operator(
@@ -138,7 +143,9 @@ class MulS8:
     @staticmethod
     def reference(a: Int8, b: Int8, params: Int32, wide: int = 0) -> Int8:
         za, zb, mult, shift, zero_point = (int(v) for v in params)
-        return requantize((a.astype(np.int64) - za) * (b.astype(np.int64) - zb), mult, shift, zero_point, bool(wide))
+        return requantize(
+            (a.astype(np.int64) - za) * (b.astype(np.int64) - zb), mult, shift, zero_point, bool(wide)
+        )
 
     @staticmethod
     def tir(T: Any, types: Sequence[TensorType], out: TensorType, wide: int = 0) -> Any:
@@ -170,7 +177,9 @@ class MulS8:
         while True:
             a, b = _pair(rng)
             wide = int(rng.random() < 0.2)
-            mult, shift = multipliers(10.0 ** (rng.uniform(-10, -6) if wide else rng.uniform(-5, 0.5)), bool(wide))
+            mult, shift = multipliers(
+                10.0 ** (rng.uniform(-10, -6) if wide else rng.uniform(-5, 0.5)), bool(wide)
+            )
             za, zb, zy = (int(v) for v in rng.integers(-128, 128, 3))
             yield Case((a, b, np.array([za, zb, mult[0], shift[0], zy], np.int32)), {"wide": wide})
 

@@ -32,18 +32,19 @@ INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 NARROW_ERROR = 0.005
 
 
-def sat8(values: npt.NDArray[np.integer[Any]]) -> Int8:
-    """Saturate integers of any shape and width to int8."""
-    return np.clip(values, INT8_MIN, INT8_MAX).astype(np.int8)
+def sat8(values: npt.NDArray[Any]) -> Int8:
+    """Saturate whole numbers of any shape and dtype to int8."""
+    saturated: Int8 = np.clip(values, INT8_MIN, INT8_MAX).astype(np.int8)
+    return saturated
 
 
-def needs_wide(ratios: npt.NDArray[np.float64], largest: int = 128) -> bool:
+def needs_wide(ratios: npt.NDArray[np.float64], largest: npt.ArrayLike = 128.0) -> bool:
     """Whether a narrow multiplier would cost more than `NARROW_ERROR` of the last place for any ratio.
 
     A narrow multiplier is off by at most half of its last bit, 2^-32, so a result of magnitude `largest`
     is off by `largest * 2^-32 / ratio`.
     """
-    return bool(np.any(largest * 2.0**-32 / np.asarray(ratios, np.float64) > NARROW_ERROR))
+    return bool(np.any(np.asarray(largest) * 2.0**-32 / np.asarray(ratios, np.float64) > NARROW_ERROR))
 
 
 def multipliers(ratios: npt.ArrayLike, wide: bool) -> tuple[Int32, npt.NDArray[np.uint8]]:
@@ -118,7 +119,7 @@ def tir_sat8(T: Any, value: Any) -> Any:
 def quantize_real(values: npt.ArrayLike, scale: float, zero_point: int) -> Int8:
     """Nearest int8 to real values, halves to even as ONNX QuantizeLinear does."""
     q = np.rint(np.asarray(values, np.float64) / scale) + zero_point
-    return np.clip(q, INT8_MIN, INT8_MAX).astype(np.int8)
+    return sat8(q)
 
 
 def real_values(scale: float, zero_point: int) -> npt.NDArray[np.float64]:

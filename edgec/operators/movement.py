@@ -72,7 +72,9 @@ class StridedCopyS8:
             dims = [int(v) for v in rng.integers(1, 6, int(rng.integers(1, 5)))]
             source: Array = np.arange(product(dims)).reshape(dims)
             source = source.transpose(rng.permutation(len(dims)))
-            source = source[tuple(slice(int(rng.integers(0, n)), None, int(rng.integers(1, 3))) for n in source.shape)]
+            source = source[
+                tuple(slice(int(rng.integers(0, n)), None, int(rng.integers(1, 3))) for n in source.shape)
+            ]
             yield Case(
                 (rng.integers(-128, 128, product(dims)).astype(np.int8),),
                 {

@@ -106,7 +106,9 @@ class Operator:
         expected = self.infer(tuple(TensorType.of(a) for a in inputs), **attrs)
         result = self.reference(*inputs, **attrs)
         if TensorType.of(result) != expected:
-            raise AssertionError(f"{self.name}: reference gave {TensorType.of(result)}, shape rule {expected}")
+            raise AssertionError(
+                f"{self.name}: reference gave {TensorType.of(result)}, shape rule {expected}"
+            )
         return result
 
 
@@ -155,7 +157,9 @@ def operators() -> dict[str, Operator]:
     """All operators by name, in the order of their families."""
     for family in FAMILIES:
         importlib.import_module(f"edgec.operators.{family}")
-    return dict(_REGISTRY)
+    # Whoever imported one family first must not change the order.
+    ordered = sorted(_REGISTRY.values(), key=lambda op: FAMILIES.index(op.infer.__module__.rpartition(".")[2]))
+    return {op.name: op for op in ordered}
 
 
 def get_operator(name: str) -> Operator:

@@ -17,7 +17,8 @@ LONGEST_ROW = 32767  # the sum of exponentials stays below 2^31
 
 def exponentials(scale: float) -> npt.NDArray[np.uint16]:
     """uint16 [256]: entry d is `65535 * exp(-d * scale)`, for an input d steps of `scale` below its row's largest."""
-    return np.rint(65535.0 * np.exp(-np.arange(256) * scale)).astype(np.uint16)
+    table: npt.NDArray[np.uint16] = np.rint(65535.0 * np.exp(-np.arange(256) * scale)).astype(np.uint16)
+    return table
 
 
 @operator(
@@ -73,7 +74,8 @@ class SoftmaxS8:
                             T.Cast(
                                 "int32",
                                 (
-                                    T.Cast("int64", table[largest[0] - T.Cast("int32", x[r, n])]) * reciprocal[0]
+                                    T.Cast("int64", table[largest[0] - T.Cast("int32", x[r, n])])
+                                    * reciprocal[0]
                                     + T.int64(2**31)
                                 )
                                 >> T.int64(32),

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from edgec.errors import UnsupportedError
-from edgec.model import Model, fixed_shapes, set_state_contract, value_shapes
+from edgec.model import Model, fixed_shapes, set_state_contract
 from edgec.passes.attention import move_scales
 from edgec.passes.batch_norm import fold_batch_norm
 from edgec.passes.dense import normalize_dense
@@ -28,8 +29,8 @@ from edgec.passes.reductions import normalize_reductions
 from edgec.passes.softmax import normalize_softmax
 from edgec.passes.split_dense import split_dense
 
-MAX_TENSOR_BYTES = 2**31 - 1
-"""Largest activation that is accepted."""
+MAX_TENSOR_BYTES = 2**28
+"""Largest activation that is accepted (256 MiB): passes number its elements."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,14 @@ def canonicalize(
     model = fixed_shapes(model, input_shapes or {})
     notes = list(model.notes)
     graph = ir.from_proto(to_opset_21(model.proto))
+    ClearMetadataAndDocStringPass()(graph)  # exporters leave stack traces with the paths of their machine
     for value in [v for n in graph.graph for v in n.outputs if not v.is_graph_output()]:
         value.shape = None  # what the exporter claimed about shapes was for an open batch
     for step in PASSES:
         step.run(GraphEdit(graph, notes))
         remove_dead(graph)
         infer_shapes(graph)
+        _check_sizes(graph)
         if observe is not None:
             observe(step.name, _to_proto(graph, model))
     proto = _to_proto(graph, model)
@@ -118,18 +121,20 @@ def _to_proto(graph: ir.Model, model: Model) -> onnx.ModelProto:
     return proto
 
 
-def _require_static(graph: ir.Model) -> None:
-    open_: list[str] = []
+def _check_sizes(graph: ir.Model) -> None:
     for node in graph.graph:
         for out in node.outputs:
-            if out.shape is None or not out.shape.is_static():
-                open_.append(f"{node.op_type} {node.name!r}")
-            elif ir_bytes(out) > MAX_TENSOR_BYTES:
+            if out.shape is not None and out.shape.is_static() and ir_bytes(out) > MAX_TENSOR_BYTES:
                 raise UnsupportedError(
                     f"the output of {node.op_type} {node.name!r} is too large",
                     need=f"at most {MAX_TENSOR_BYTES:,} B",
                     have=f"{ir_bytes(out):,} B",
                 )
+
+
+def _require_static(graph: ir.Model) -> None:
+    values = [(node, out) for node in graph.graph for out in node.outputs]
+    open_ = [f"{n.op_type} {n.name!r}" for n, v in values if v.shape is None or not v.shape.is_static()]
     if open_:
         raise UnsupportedError(
             "shapes depend on the values of the inputs",
@@ -137,6 +142,3 @@ def _require_static(graph: ir.Model) -> None:
             have=", ".join(open_[:8]) + (f" and {len(open_) - 8} more" if len(open_) > 8 else ""),
             hint="remove data-dependent operators before the export",
         )
-
-
-__all__ = ["PASSES", "Pass", "canonicalize", "value_shapes"]

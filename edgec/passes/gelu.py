@@ -58,15 +58,13 @@ def _match(node: ir.Node) -> tuple[ir.Value, ir.Value, str] | None:
 
 def _descendants(value: ir.Value) -> list[ir.Value]:
     """Values computed elementwise from `value`, nearest first."""
-    found = [value]
+    found, producer = [value], value.producer()
     for v in found:
         for use in v.uses():
-            if (
-                len(found) < _MAX_STEPS
-                and use.node.op_type in _ELEMENTWISE
-                and use.node.outputs[0] not in found
-            ):
-                found.append(use.node.outputs[0])
+            node = use.node
+            reached = node.op_type in _ELEMENTWISE and producer is not None and node.graph is producer.graph
+            if reached and len(found) < _MAX_STEPS and node.outputs[0] not in found:
+                found.append(node.outputs[0])
     return found[1:]
 
 

@@ -196,9 +196,15 @@ def input_of(node: ir.Node, index: int) -> ir.Value | None:
 
 
 def only_consumer(value: ir.Value) -> ir.Node | None:
-    """The one node that reads `value`, once; None when there are several or it is an output of the graph."""
-    uses = list(value.uses())
-    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+    """The one node that reads `value`, once; None when there are several or it is an output of the graph.
+
+    A reader in the body of an If or a Loop does not count as one: rules do not reach into bodies.
+    """
+    uses, producer = list(value.uses()), value.producer()
+    if len(uses) != 1 or value.is_graph_output():
+        return None
+    reader = uses[0].node
+    return reader if producer is None or reader.graph is producer.graph else None
 
 
 def binary(node: ir.Node, constant: Callable[[ir.Value | None], Any]) -> tuple[ir.Value, Any] | None:

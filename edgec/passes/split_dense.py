@@ -59,11 +59,13 @@ def split_dense(edit: GraphEdit) -> None:
 def _ends(value: ir.Value, elements: Array, cut: bool) -> list[tuple[ir.Value, Array, bool]] | None:
     """The values at which movement and selection end, with the elements that arrive there."""
     found: list[tuple[ir.Value, Array, bool]] = []
-    ends_here = value.is_graph_output()
+    ends_here, producer = value.is_graph_output(), value.producer()
     for use in list(value.uses()):
         node = use.node
         outputs: list[Array] | None = None
-        if use.idx == 0 and is_movement(node):
+        if producer is None or node.graph is not producer.graph:
+            pass  # the body of an If or a Loop reads it as it is
+        elif use.idx == 0 and is_movement(node):
             outputs = [moved(node, elements)]
         elif use.idx == 0 and node.op_type in SELECTION:
             outputs = selected(node, elements)

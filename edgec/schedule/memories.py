@@ -15,7 +15,7 @@ from edgec.schedule.problem import MemoryPlan, Space
 from edgec.target import Region, Target, list_targets, load_target
 
 STATIC_RESERVE = 4096 + 1024
-"""Bytes kept for stack, static data and the bench's serial buffers in the fastest memory; the linker has the last word."""
+"""Bytes kept for stack, static data and serial buffers in the fastest memory; the linker has the last word."""
 CODE_RESERVE = 48 * 1024
 """Bytes of internal flash kept for code when weights are spread over flash regions."""
 _HOST_RAM = 2**40
@@ -66,9 +66,9 @@ def _alternatives(
     if any(t.type.dtype == "float32" for t in program.tensors.values()):
         hints.append("--precision int8: a quarter of the bytes")
     fitting = []
-    for name in list_targets():
+    for name in sorted(set(list_targets()) - {target.name}):
         other = load_target(name)
-        if other.name == target.name or not other.ram_spans():
+        if not other.ram_spans():
             continue
         try:
             plan(problem_of(program, implementations, *_spaces(other, state)))

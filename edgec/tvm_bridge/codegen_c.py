@@ -47,7 +47,9 @@ def generate(functions: Mapping[str, tirx.PrimFunc]) -> dict[str, GeneratedFunct
     for name, (types, workspaces) in signatures.items():
         names, body = _definition(source, name)
         if foreign := re.search(r"\b(TVM\w+|tvm_\w+)\b", body):
-            raise ValueError(f"{name}: generated C calls {foreign.group(1)}, which does not exist on a device")
+            raise ValueError(
+                f"{name}: generated C calls {foreign.group(1)}, which does not exist on a device"
+            )
         parameters = tuple((t, n, not _is_written(n, body)) for t, n in zip(types, names, strict=True))
         result[name] = GeneratedFunction(name, parameters, _tidy(body), workspaces)
     return result

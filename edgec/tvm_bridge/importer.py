@@ -87,7 +87,9 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
         }
         self.nodes[key] = Node(node.name, node.op_type, node.output[0], structure)
         types = [_type(i) for i in inputs]
-        function = self.bb.add_func(primfunc(record, types, structure), function_name(record, types, structure))
+        function = self.bb.add_func(
+            primfunc(record, types, structure), function_name(record, types, structure)
+        )
         out = record.infer(types, **structure)
         call = relax.call_tir(function, list(inputs), relax.TensorType(list(out.shape), out.dtype))
         return self.bb.emit(call, name_hint=key)

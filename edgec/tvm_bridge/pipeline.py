@@ -126,11 +126,15 @@ class _Walk:
         roles = get_operator(record).inputs if record else ()
         stem = nodes[0].name if nodes else str(var.name)
         operands = tuple(
-            self._operand(e, f"{stem}.{roles[i] if i < len(roles) else i}") for i, e in enumerate(value.args[1].fields)
+            self._operand(e, f"{stem}.{roles[i] if i < len(roles) else i}")
+            for i, e in enumerate(value.args[1].fields)
         )
         output_name = nodes[-1].output if nodes else str(var.name)
         fields = var.ty.fields if isinstance(var.ty, relax.TupleType) else [var.ty]
-        outputs = [self._new(output_name if len(fields) == 1 else f"{output_name}.{i}", f) for i, f in enumerate(fields)]
+        outputs = [
+            self._new(output_name if len(fields) == 1 else f"{output_name}.{i}", f)
+            for i, f in enumerate(fields)
+        ]
         renames = record is None and len(operands) == len(outputs) == 1
         if renames and relax.analysis.has_reshape_pattern(primfunc_):
             self.tensors[outputs[0]].view_of = operands[0]
@@ -156,7 +160,9 @@ class _Walk:
         return self._constant(expr, name) if isinstance(expr, _CONSTANT) else self.env[expr][0]
 
     def _constant(self, expr: relax.Expr, name: str) -> str:
-        array: npt.NDArray[Any] = np.ascontiguousarray(expr.data.numpy() if hasattr(expr, "data") else expr.value.numpy())
+        array: npt.NDArray[Any] = np.ascontiguousarray(
+            expr.data.numpy() if hasattr(expr, "data") else expr.value.numpy()
+        )
         key = (str(array.dtype), tuple(array.shape), array.tobytes())
         if key not in self.constants:
             unique = self._unique(name)
@@ -175,5 +181,3 @@ class _Walk:
         while candidate in self.tensors:
             candidate, n = f"{name}.{n}", n + 1
         return candidate
-
-

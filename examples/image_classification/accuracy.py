@@ -63,7 +63,9 @@ def measure(
 
 def main() -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--model", type=Path, default=HERE / "mcuformer_fashion_mnist.onnx")
     parser.add_argument("--calibration", type=Path, default=HERE / "calibration.npz")
@@ -80,7 +82,9 @@ def main() -> None:
         print(json.dumps(result, indent=2))
     else:
         print(f"{args.model.name}, {result['samples']:,} test images")
-        print(f"  float {result['float']:.2f} %   int8 {result['int8']:.2f} %   loss {result['loss_points']:+.2f} points")
+        print(
+            f"  float {result['float']:.2f} %   int8 {result['int8']:.2f} %   loss {result['loss_points']:+.2f} points"
+        )
         print(f"  same class for {result['same_class']:.2f} % of the images")
     if result["loss_points"] > args.most:
         sys.exit(1)

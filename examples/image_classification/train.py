@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +30,7 @@ from edgec.models.registry import get_model, list_models
 HERE = Path(__file__).resolve().parent
 MAX_SHIFT = 1  # pixels of the 28x28 image: the random crop of the augmentation
 WARMUP = 200  # steps
+SETTINGS = ("model", "seed", "batch", "lr", "weight_decay", "smoothing", "subset", "bf16")
 SAMPLES = 200
 CALIBRATION = 128
 
@@ -113,14 +113,6 @@ def optimizers(model: nn.Module, rate: float, weight_decay: float) -> list[torch
     ]
 
 
-def save_aside(state: dict[str, Any], path: Path) -> None:
-    """Write the checkpoint whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".part")
-    torch.save(state, aside)
-    os.replace(aside, path)
-
-
 class Log:
     """Lines to the terminal and to a file; a resumed run appends."""
 
@@ -135,115 +127,120 @@ class Log:
             file.write(line + "\n")
 
 
+class Run:
+    """A model with its optimizers, how far it has come, and the file that remembers it."""
+
+    def __init__(self, arguments: argparse.Namespace, checkpoint: Path) -> None:
+        self.settings = {key: getattr(arguments, key) for key in SETTINGS}
+        self.checkpoint = checkpoint
+        self.model = get_model(arguments.model).build(arguments.seed)
+        self.optimizers = optimizers(self.model, arguments.lr, arguments.weight_decay)
+        self.peaks = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
+        self.epoch, self.seconds = 0, 0.0
+        if checkpoint.is_file():
+            self.restore()
+
+    def restore(self) -> None:
+        """Continue where the checkpoint ended; a checkpoint of other settings is refused."""
+        saved = torch.load(self.checkpoint, weights_only=True)
+        if any(saved["settings"].get(key, value) != value for key, value in self.settings.items()):
+            sys.exit(
+                f"error: {self.checkpoint} is of a run with other settings\n  need   {self.settings}\n"
+                f"  have   {saved['settings']}\n  try    another --checkpoint, or delete the file"
+            )
+        self.model.load_state_dict(saved["model"])
+        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self.epoch, self.seconds = saved["epoch"], saved["seconds"]
+
+    def save(self) -> None:
+        """Write the checkpoint whole or not at all."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+            "settings": self.settings,
+        }
+        aside = self.checkpoint.with_suffix(".part")
+        torch.save(state, aside)
+        os.replace(aside, self.checkpoint)
+
+    def train_epoch(self, data: Images, shape: tuple[int, ...], epochs: int) -> float:
+        """One pass over the data as epoch `self.epoch` of `epochs`; returns the mean loss."""
+        random = torch.Generator().manual_seed(self.settings["seed"] * 100_003 + self.epoch)
+        steps: int = len(data.labels) // self.settings["batch"]
+        self.model.train()
+        total = 0.0
+        for step, (images, labels) in enumerate(batches(data, self.settings["batch"], random)):
+            factor = schedule(self.epoch * steps + step, epochs * steps, WARMUP)
+            for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
+                optimizer.param_groups[0]["lr"] = peak * factor
+                optimizer.zero_grad(set_to_none=True)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.settings["bf16"]):
+                logits = self.model(as_input(images, shape))
+            loss = functional.cross_entropy(
+                logits.float(), labels, label_smoothing=self.settings["smoothing"]
+            )
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            for optimizer in self.optimizers:
+                optimizer.step()
+            total += float(loss.detach())
+            if sys.stderr.isatty() or step % 100 == 99:
+                line = f"epoch {self.epoch + 1} step {step + 1}/{steps} loss {total / (step + 1):.4f}"
+                print(line, end="\r" if sys.stderr.isatty() else "\n", file=sys.stderr, flush=True)
+        return total / steps
+
+
 def train(arguments: argparse.Namespace) -> None:
     """Train, evaluate after every epoch, export the last weights (nothing is chosen by test accuracy)."""
     torch.set_num_threads(arguments.threads)
-    record = get_model(arguments.model)
-    ((input_name, shape),) = record.inputs.items()
-    fashion, test = load_fashion_mnist(arguments.data)
+    ((name, shape),) = get_model(arguments.model).inputs.items()
+    data, test = load_fashion_mnist(arguments.data)
     if arguments.subset:
-        chosen = torch.randperm(len(fashion.labels), generator=torch.Generator().manual_seed(0))[
-            : arguments.subset
-        ]
-        fashion = Images(fashion.images[chosen], fashion.labels[chosen])
-
-    model = record.build(arguments.seed)
-    both = optimizers(model, arguments.lr, arguments.weight_decay)
-    peaks = [optimizer.param_groups[0]["lr"] for optimizer in both]
-    stem = arguments.model.replace("-", "_")
+        order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(0))
+        data = Images(data.images[order[: arguments.subset]], data.labels[order[: arguments.subset]])
+    stem = arguments.name or arguments.model.replace("-", "_")
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint: Path = arguments.checkpoint or out / f"{stem}.checkpoint.pt"
-    settings = ("model", "seed", "batch", "lr", "weight_decay", "smoothing", "subset", "bf16")
-    wanted = {key: getattr(arguments, key) for key in settings}
-    first, seconds = 0, 0.0
-    if checkpoint.is_file():
-        saved = torch.load(checkpoint, weights_only=True)
-        if any(value != wanted[key] for key, value in saved["settings"].items() if key in wanted):
-            sys.exit(
-                f"error: {checkpoint} is of a run with other settings\n  have   {saved['settings']}\n"
-                f"  need   {wanted}\n  try    another --checkpoint, or delete the file"
-            )
-        model.load_state_dict(saved["model"])
-        for optimizer, state in zip(both, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        first, seconds = saved["epoch"], saved["seconds"]
+    run = Run(arguments, arguments.checkpoint or out / f"{stem}.checkpoint.pt")
+    log = Log(out / ("train.log" if arguments.images else f"{stem}.train.log"), run.epoch > 0)
+    if not run.epoch:
+        settings = ", ".join(f"{key} {value}" for key, value in run.settings.items())
+        weights = sum(parameter.numel() for parameter in run.model.parameters())
+        log(
+            f"# torch {torch.__version__}, {arguments.threads} thread(s), "
+            f"{arguments.epochs} epochs, {settings}"
+        )
+        log(f"# {weights:,} parameters; {len(data.labels):,} training and {len(test.labels):,} test images")
+        log(f"# Muon and AdamW, {WARMUP} steps of warm-up, cosine, random shift of {MAX_SHIFT} pixel, mirror")
+    elif run.epoch < arguments.epochs:
+        log(f"# resumed after epoch {run.epoch}; the schedule ends at epoch {arguments.epochs}")
 
-    log = Log(
-        out / ("train.log" if arguments.model.startswith("mcuformer") else f"{stem}.train.log"), first > 0
-    )
-    if 0 < first < arguments.epochs:
-        log(f"# resumed after epoch {first}; the schedule ends at epoch {arguments.epochs}")
-    elif not first:
-        log(
-            f"# {arguments.model}: torch {torch.__version__}, {arguments.threads} thread(s), "
-            + ", ".join(f"{k} {v}" for k, v in wanted.items())
-        )
-        log(
-            f"# parameters {sum(p.numel() for p in model.parameters()):,}, "
-            f"train {len(fashion.labels):,} images, test {len(test.labels):,} images (not the official split)"
-        )
-        log(
-            f"# Muon and AdamW, cosine after a short warm-up, label smoothing {arguments.smoothing}, "
-            f"random shift of {MAX_SHIFT} pixels and mirror"
-        )
-
-    per_epoch = len(fashion.labels) // arguments.batch
-    for epoch in range(first, arguments.epochs):
+    score = None
+    while run.epoch < arguments.epochs:
         started = time.perf_counter()
-        random = torch.Generator().manual_seed(arguments.seed * 100_003 + epoch)
-        model.train()
-        total = 0.0
-        for step, (images, labels) in enumerate(batches(fashion, arguments.batch, random)):
-            factor = schedule(epoch * per_epoch + step, arguments.epochs * per_epoch, WARMUP)
-            for optimizer, peak in zip(both, peaks, strict=True):
-                optimizer.param_groups[0]["lr"] = peak * factor
-                optimizer.zero_grad(set_to_none=True)
-            with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bf16):
-                logits = model(as_input(images, shape))
-            loss = functional.cross_entropy(logits.float(), labels, label_smoothing=arguments.smoothing)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for optimizer in both:
-                optimizer.step()
-            total += loss.item()
-            if sys.stderr.isatty() or step % 100 == 99:
-                end = "\r" if sys.stderr.isatty() else "\n"
-                print(
-                    f"epoch {epoch + 1} step {step + 1}/{per_epoch} loss {total / (step + 1):.4f}",
-                    end=end,
-                    file=sys.stderr,
-                    flush=True,
-                )
-        score = accuracy(model, test, shape)
-        seconds += time.perf_counter() - started
+        loss = run.train_epoch(data, shape, arguments.epochs)
+        score = accuracy(run.model, test, shape)
+        run.seconds += time.perf_counter() - started
+        run.epoch += 1
         log(
-            f"epoch {epoch + 1:3d}/{arguments.epochs}  loss {total / per_epoch:.4f}  "
-            f"test accuracy {score:.4f}  {seconds:7.1f} s"
+            f"epoch {run.epoch:3d}/{arguments.epochs}  loss {loss:.4f}  test accuracy {score:.4f}  "
+            f"{run.seconds:7.1f} s"
         )
-        save_aside(
-            {
-                "model": model.state_dict(),
-                "optimizers": [o.state_dict() for o in both],
-                "epoch": epoch + 1,
-                "seconds": seconds,
-                "settings": wanted,
-            },
-            checkpoint,
-        )
-
-    if first < arguments.epochs:
+        run.save()
+    if score is not None:
         log(
             f"# final float test accuracy {score:.4f} on {len(test.labels):,} images, "
-            f"weights of the last epoch; trained in {seconds:.0f} s"
+            f"weights of the last epoch; trained in {run.seconds:.0f} s"
         )
-    write_results(arguments, model, checkpoint, out / f"{stem}.onnx", input_name, shape, fashion, test)
+    write_results(arguments, run, out / f"{stem}.onnx", name, shape, data, test)
 
 
 def write_results(
     arguments: argparse.Namespace,
-    model: nn.Module,
-    checkpoint: Path,
+    run: Run,
     path: Path,
     name: str,
     shape: tuple[int, ...],
@@ -253,7 +250,7 @@ def write_results(
     """The ONNX file; for the main example also samples and calibration images, drawn class by class."""
     if arguments.exporter == "torchscript":
         torch.onnx.export(
-            model.eval(),
+            run.model.eval(),
             (torch.zeros(shape),),
             path,
             dynamo=False,
@@ -262,7 +259,7 @@ def write_results(
             output_names=["logits"],
         )
     else:
-        export(arguments.model, path, checkpoint=checkpoint)
+        export(arguments.model, path, checkpoint=run.checkpoint)
     print(f"wrote {path}")
     if arguments.images:
         for file, data, count in (("samples", test, SAMPLES), ("calibration", train_data, CALIBRATION)):
@@ -289,7 +286,8 @@ def main() -> None:
     parser.add_argument("--model", choices=models, default="mcuformer-fashion-mnist")
     parser.add_argument("--data", type=Path, default=Path(data), help="holds fashion_mnist/ (EDGEC_DATA)")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the results")
-    parser.add_argument("--checkpoint", type=Path, help="default: <out>/<model>.checkpoint.pt")
+    parser.add_argument("--name", help="stem of the written files; default: the model's, with underscores")
+    parser.add_argument("--checkpoint", type=Path, help="default: <out>/<name>.checkpoint.pt")
     parser.add_argument("--epochs", type=int, default=18)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=125)
@@ -309,7 +307,7 @@ def main() -> None:
         "--no-images",
         dest="images",
         action="store_false",
-        help="do not write samples.npz and calibration.npz",
+        help="the ONNX file and its log only: neither samples.npz nor calibration.npz",
     )
     arguments = parser.parse_args()
     try:

@@ -47,6 +47,7 @@ def main() -> int:
     parser.add_argument("--elf", type=Path, required=True, help="firmware to run")
     parser.add_argument("--target", required=True, help="target name or TOML file")
     parser.add_argument("--symbol", required=True, help="function whose calls are counted as operators")
+    parser.add_argument("--alignment", action="store_true", help="check the alignment of multi-word accesses (slow)")
     arguments = parser.parse_args()
     try:
         try:
@@ -59,7 +60,8 @@ def main() -> int:
                 "the simulated board needs the Python package unicorn", hint="pip install 'edgec[sim]'"
             ) from None
         line = SerialLine()
-        board = Board(load_target(arguments.target), ElfImage(arguments.elf), arguments.symbol, line)
+        target, image = load_target(arguments.target), ElfImage(arguments.elf)
+        board = Board(target, image, arguments.symbol, line, alignment=arguments.alignment)
     except EdgecError as error:
         _say({"error": error.what, "need": error.need, "have": error.have, "hints": list(error.hints)})
         return error.exit_code

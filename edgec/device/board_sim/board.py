@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The simulated board: exactly the target's memories, its peripherals, a core, and a fault for everything else."""
+"""The simulated board: exactly the target's memories, its peripherals, a core; all else is a fault."""
 
 from __future__ import annotations
 
@@ -54,12 +54,15 @@ class Board:
         DeviceError: the image has no `symbol`, or does not lie in the target's flash.
     """
 
-    def __init__(self, target: Target, image: ElfImage, symbol: str, line: SerialLine) -> None:
+    def __init__(
+        self, target: Target, image: ElfImage, symbol: str, line: SerialLine, *, alignment: bool = False
+    ) -> None:
         self.target, self.image = target, image
         self.fault: dict[str, Any] | None = None
         self._line = line
         self._uc = uc = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS)
         uc.ctl_set_cpu_model(_CPU_MODELS[target.cpu.core])
+        self._check_segments()
         self._system: dict[int, int] = {}
         self._rcc: RccF4 | RccH7 | None = None
         self._models = {p.name: self._model(p) for p in target.peripherals}
@@ -67,11 +70,10 @@ class Board:
         for region in target.memory:
             if region.controller is None and region.name not in self._asleep:
                 self._map(region)
-        self._check_segments()
         self._map_registers()
         uc.hook_add(unicorn.UC_HOOK_MEM_INVALID, self._on_invalid)
         uc.hook_add(unicorn.UC_HOOK_INTR, self._on_exception)
-        self.probe = Probe(uc, image, image.function(symbol), target.internal_flash().origin)
+        self.probe = Probe(uc, image, image.function(symbol), target.internal_flash().origin, alignment=alignment)
 
     def run(self) -> dict[str, Any]:
         """Start at the reset vector; returns the fault that ended it."""
@@ -86,6 +88,11 @@ class Board:
             self.fault = None
             pc = self.probe.state.fpu_fault
             self._report("fpu", "the FPU is used while CPACR has it switched off", pc=pc)
+        if self.probe.state.unaligned_pc:
+            self.fault = None
+            address = self.probe.state.unaligned_address
+            text = f"LDRD, STRD, LDM, STM, VLDR or VSTR at {address:#010x}, which is not a multiple of 4"
+            self._report("unaligned", text, address=address, pc=self.probe.state.unaligned_pc)
         if self.fault is None:
             self._report("execution", "the core stopped")
         assert self.fault is not None
@@ -111,11 +118,11 @@ class Board:
     def _check_segments(self) -> None:
         for address, data in self.image.segments:
             if not any(
-                r.kind == "flash" and r.origin <= address and address + len(data) <= r.end
-                for r in self.target.memory
+                r.kind == "flash" and r.origin <= address and address + len(data) <= r.end for r in self.target.memory
             ):
                 raise DeviceError(
-                    f"{self.image.path} has {len(data):,} B at {address:#010x}, which is not in the flash of {self.target.name}"
+                    f"{self.image.path} has {len(data):,} B at {address:#010x}, "
+                    f"which is not in the flash of {self.target.name}"
                 )
 
     def _model(self, peripheral: Peripheral) -> Registers:
@@ -128,9 +135,7 @@ class Board:
             return power(model)
         if model.startswith("usart"):
             line = self._line
-            return Usart(
-                model, line.receive, line.transmit, line.wait, lambda brr: self._check_clock(peripheral, brr)
-            )
+            return Usart(model, line.receive, line.transmit, line.wait, lambda brr: self._check_clock(peripheral, brr))
         if model == "quadspi":
             region = next(r for r in self.target.memory if r.controller == peripheral.name)
             return Quadspi(region.size, lambda: self._map(region))
@@ -156,9 +161,7 @@ class Board:
                     )
                     return None
                 return peripheral, self._models[peripheral.name]
-        self._report(
-            "unmapped", f"{access} at {address:#010x}: no peripheral of the target is there", access, address
-        )
+        self._report("unmapped", f"{access} at {address:#010x}: no peripheral of the target is there", access, address)
         return None
 
     def _enabled(self, enable: Enable) -> bool:
@@ -192,9 +195,7 @@ class Board:
 
     def _read_system(self, _uc: Any, offset: int, _size: int, page: int) -> int:
         address = page + offset
-        if (
-            address == _CYCCNT
-        ):  # the simulator knows no cycles; instructions keep the register moving and repeatable
+        if address == _CYCCNT:  # the simulator knows no cycles; instructions keep the register moving and repeatable
             return int(self.probe.state.total) & 0xFFFFFFFF
         if address == _CCSIDR:
             return (self.target.cpu.dcache // 128 - 1) << 13 | 3 << 3 | 1
@@ -208,15 +209,15 @@ class Board:
     def _check_clock(self, usart: Peripheral, divider: int) -> None:
         """At the console's start the whole clock set-up is judged: core, wait states, baud rate."""
         rcc, cpu, console = self._rcc, self.target.cpu, self.target.console
-        assert rcc is not None and console is not None and usart.enable is not None
+        assert rcc is not None
+        assert console is not None
+        assert usart.enable is not None
         if rcc.core_hz() != cpu.clock_hz:
             raise Misuse(f"boot leaves the core at {rcc.core_hz():,} Hz, the target says {cpu.clock_hz:,} Hz")
         flash = next(self._models[p.name] for p in self.target.peripherals if p.model.startswith("flash"))
         need = self.target.internal_flash().wait_states
         if flash.read(0) & 0xF != need:
-            raise Misuse(
-                f"boot leaves the flash at {flash.read(0) & 0xF} wait states, the target says {need}"
-            )
+            raise Misuse(f"boot leaves the flash at {flash.read(0) & 0xF} wait states, the target says {need}")
         origin = next(p.origin for p in self.target.peripherals if p.model.startswith("rcc"))
         baud = rcc.bus_hz(usart.enable.register - origin) / max(divider, 1)
         if abs(baud / console.baud - 1) > 0.02:
@@ -233,9 +234,7 @@ class Board:
         kind = _ACCESS.get(access, "access")
         where = self._nearest(address)
         if access == unicorn.UC_MEM_WRITE_PROT:
-            self._report(
-                "write to flash", f"write of {size} B to flash at {address:#010x} ({where})", kind, address
-            )
+            self._report("write to flash", f"write of {size} B to flash at {address:#010x} ({where})", kind, address)
         elif access == unicorn.UC_MEM_FETCH_PROT:
             self._report("fetch", f"code is fetched from RAM at {address:#010x} ({where})", kind, address)
         else:
@@ -257,9 +256,7 @@ class Board:
         if i >= 0:
             below = regions[i]
             if address < below.end:
-                asleep = (
-                    ", which boot has not enabled" if below.name in self._asleep or below.controller else ""
-                )
+                asleep = ", which boot has not enabled" if below.name in self._asleep or below.controller else ""
                 return f"in {below.name}{asleep}"
             past = address - below.end
             told.append((past, f"{past:,} B past the end of {below.name}"))
@@ -281,7 +278,12 @@ class Board:
             at = int(self._uc.reg_read(arm_const.UC_ARM_REG_PC)) if pc is None else pc
             symbol = self.image.name_at(at)
             self.fault = {
-                "kind": kind, "text": f"{text}; pc {at:#010x} in {symbol}", "access": access, "address": address,
-                "pc": at, "symbol": symbol, "nearest": None if address is None else self._nearest(address),
-            }  # fmt: skip
+                "kind": kind,
+                "text": f"{text}; pc {at:#010x} in {symbol}",
+                "access": access,
+                "address": address,
+                "pc": at,
+                "symbol": symbol,
+                "nearest": None if address is None else self._nearest(address),
+            }
         self._uc.emu_stop()

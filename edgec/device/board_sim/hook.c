@@ -18,8 +18,10 @@ typedef struct {
   int (*reg_read)(void *uc, int reg, void *value);
   int (*stop)(void *uc);
   int register_lr, register_sp;
+  const int *registers; /* the engine's numbers of r0 to r15 */
   /* Results. */
   uint32_t fpu_fault; /* address of the first block that used the FPU while it was off */
+  uint32_t unaligned_pc, unaligned_address; /* first access that needs a word boundary and has none */
   uint32_t entry_sp;  /* stack pointer when the run function was last entered */
   uint64_t total, runs, overhead;
   uint64_t operators[OPERATORS_MAX];
@@ -97,5 +99,48 @@ void probe_block(void *uc, uint64_t where, uint32_t size, void *data) {
     state.now[state.current - 1] += b->instructions;
   } else {
     state.now_overhead += b->instructions;
+  }
+}
+
+/* Whether an instruction needs its address on a word boundary, as LDRD, STRD, LDM, STM, VLDR, VSTR, VLDM and VSTM do
+ * (ARMv7-M Architecture Reference Manual, section A3.2.1); the engine lets them pass. */
+static int address_of(void *uc, uint32_t pc, const uint16_t *code, uint32_t *address) {
+  int32_t offset = 0;
+  const uint32_t base = code[0] & 15u;
+  if ((code[0] >> 11) < 0x1Du) {
+    if ((code[0] & 0xF000u) != 0xC000u) return 0; /* LDM, STM */
+    state.reg_read(uc, state.registers[(code[0] >> 8) & 7u], address);
+    return 1;
+  }
+  if ((code[0] & 0xFE40u) == 0xE800u && (code[0] & 0x0180u) != 0u && (code[0] & 0x0180u) != 0x0180u) {
+    /* LDM.W, STM.W: the base is a multiple of four exactly when every address is */
+  } else if ((code[0] & 0xFE40u) == 0xE840u && (code[0] & 0x0120u) != 0u) {
+    if (code[0] & 0x0100u) offset = (int32_t)(code[1] & 255u) * 4; /* LDRD, STRD */
+  } else if ((code[0] & 0xFE00u) == 0xEC00u && ((code[1] >> 8) & 0xEu) == 0xAu && (code[0] & 0x01A0u) != 0u) {
+    if ((code[0] & 0x0120u) == 0x0100u) offset = (int32_t)(code[1] & 255u) * 4; /* VLDR, VSTR, VLDM, VSTM */
+  } else {
+    return 0;
+  }
+  uint32_t value = 0;
+  state.reg_read(uc, state.registers[base], &value);
+  if (base == 15u) value = (pc + 4u) & ~3u;
+  *address = code[0] & 0x0080u ? value + (uint32_t)offset : value - (uint32_t)offset;
+  return 1;
+}
+
+/* Runs before every instruction, only when alignment is to be checked. */
+void probe_instruction(void *uc, uint64_t where, uint32_t size, void *data) {
+  (void)data;
+  static uint8_t harmless[FLASH_HALFWORDS]; /* known to need no boundary */
+  const uint32_t index = (((uint32_t)where & ~1u) - state.flash_origin) >> 1;
+  uint16_t code[2] = {0, 0};
+  uint32_t address = 0;
+  if (state.unaligned_pc != 0 || (index < FLASH_HALFWORDS && harmless[index]) || state.mem_read(uc, where & ~1ull, code, size >= 4u ? 4u : 2u) != 0) return;
+  if (!address_of(uc, (uint32_t)where & ~1u, code, &address)) {
+    if (index < FLASH_HALFWORDS) harmless[index] = 1;
+  } else if ((address & 3u) != 0u) {
+    state.unaligned_pc = (uint32_t)where & ~1u;
+    state.unaligned_address = address;
+    state.stop(uc);
   }
 }

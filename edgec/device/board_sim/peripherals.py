@@ -59,6 +59,7 @@ class RccF4(Registers):
         self._boot = boot
 
     def write(self, offset: int, value: int) -> None:
+        """Store, with the side effects that hardware has."""
         if offset == self.CR:
             if value >> 16 & 1 and self._boot.hse_hz is None:
                 raise Misuse("boot waits for a crystal that the target does not have")
@@ -73,9 +74,11 @@ class RccF4(Registers):
         super().write(offset, value)
 
     def core_hz(self) -> int:
+        """Frequency of the core."""
         return self._system_hz() >> self._ahb(self.values.get(self.CFGR, 0) >> 4 & 0xF)
 
     def bus_hz(self, enable_offset: int) -> int:
+        """Frequency of that bus."""
         field = {0x40: 10, 0x44: 13}[enable_offset]
         code = self.values.get(self.CFGR, 0) >> field & 7
         return self.core_hz() >> (code - 3 if code >= 4 else 0)
@@ -106,6 +109,7 @@ class RccH7(Registers):
         self._boot = boot
 
     def write(self, offset: int, value: int) -> None:
+        """Store, with the side effects that hardware has."""
         if offset == self.CR:
             if value >> 16 & 1 and self._boot.hse_hz is None:
                 raise Misuse("boot waits for a crystal that the target does not have")
@@ -121,9 +125,11 @@ class RccH7(Registers):
         super().write(offset, value)
 
     def core_hz(self) -> int:
+        """Frequency of the core."""
         return self._system_hz() >> RccF4._ahb(self.read(self.D1CFGR) >> 8 & 0xF)
 
     def bus_hz(self, enable_offset: int) -> int:
+        """Frequency of that bus."""
         field = {0xE8: 4, 0xF0: 8}[enable_offset]
         code = self.read(self.D2CFGR) >> field & 7
         ahb = self.core_hz() >> RccF4._ahb(self.read(self.D1CFGR) & 0xF)
@@ -140,13 +146,16 @@ class RccH7(Registers):
 
 
 class Power(Registers):
-    """Regulator and over-drive: ready bits follow at once. `follows`: register -> (bit, status register, status bit)."""
+    """Regulator and over-drive: ready bits follow at once. `follows`: register -> (bit, status register,
+    status bit).
+    """
 
     def __init__(self, reset: dict[int, int], follows: dict[tuple[int, int], tuple[int, int]]) -> None:
         super().__init__(reset)
         self._follows = follows
 
     def write(self, offset: int, value: int) -> None:
+        """Store, with the side effects that hardware has."""
         super().write(offset, value)
         for (register, bit), (status, ready) in self._follows.items():
             if register == offset:
@@ -164,12 +173,18 @@ def power(model: str) -> Power:
 
 
 class Usart(Registers):
-    """A USART; `receive` gives a byte or None, `transmit` takes one, `wait` blocks until a byte may be there."""
+    """A USART; `receive` gives a byte or None, `transmit` takes one, `wait` blocks until a byte may be
+    there.
+    """
 
     def __init__(
-        self, model: str, receive: Callable[[], int | None], transmit: Callable[[int], None], wait: Callable[[], None],
+        self,
+        model: str,
+        receive: Callable[[], int | None],
+        transmit: Callable[[int], None],
+        wait: Callable[[], None],
         on_enable: Callable[[int], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         v2 = model == "usart-v2"
         self._status, self._rdr, self._tdr = (0x1C, 0x24, 0x28) if v2 else (0x00, 0x04, 0x04)
@@ -188,11 +203,13 @@ class Usart(Registers):
         return self.values.get(offset, 0)
 
     def read(self, offset: int) -> int:
+        """The value, with the side effects of reading it."""
         if offset == self._status:
             self._check_on()
             if self._next is None:
                 self._next = self._receive()
-            # A single look may be for room to transmit; only a program that looks again is waiting for a byte.
+            # A single look may be for room to transmit; only a program that looks again is waiting for a
+            # byte.
             if self._next is None and self._looked:
                 self._wait()
                 self._next = self._receive()
@@ -204,6 +221,7 @@ class Usart(Registers):
         return super().read(offset)
 
     def write(self, offset: int, value: int) -> None:
+        """Store, with the side effects that hardware has."""
         if offset == self._tdr:
             self._check_on()
             self._looked = False
@@ -224,6 +242,7 @@ class Quadspi(Registers):
         self._size, self._on_mapped = size, on_mapped
 
     def write(self, offset: int, value: int) -> None:
+        """Store, with the side effects that hardware has."""
         if offset == self.FCR:
             self.values[self.SR] = self.read(self.SR) & ~value
             return
@@ -238,7 +257,5 @@ class Quadspi(Registers):
         if 2 << (self.read(self.DCR) >> 16 & 0x1F) != self._size:
             raise Misuse("the QUADSPI's FSIZE is not the size of the memory")
         if (value & 0xFF, value >> 24 & 3, value >> 12 & 3, value >> 18 & 0x1F) != (0x6B, 3, 2, 8):
-            raise Misuse(
-                "the QUADSPI's read command is not quad output fast read, 24-bit address, 8 dummy cycles"
-            )
+            raise Misuse("the QUADSPI's read command is not quad output fast read, 24-bit address, 8 dummy cycles")
         self._on_mapped()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The native block hook: built with the toolchain at first use, attached to the engine without Python in the loop."""
+"""The native block hook, built with the toolchain at first use: no Python runs between two basic blocks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ class _State(ctypes.Structure):
         ("stop", ctypes.c_void_p),
         ("register_lr", ctypes.c_int),
         ("register_sp", ctypes.c_int),
+        ("registers", ctypes.POINTER(ctypes.c_int)),
         ("fpu_fault", ctypes.c_uint32),
+        ("unaligned_pc", ctypes.c_uint32),
+        ("unaligned_address", ctypes.c_uint32),
         ("entry_sp", ctypes.c_uint32),
         ("total", ctypes.c_uint64),
         ("runs", ctypes.c_uint64),
@@ -63,7 +66,7 @@ def _library() -> Path:
 class Probe:
     """Counts of instructions: all since reset, and those of the last complete call of the run function."""
 
-    def __init__(self, uc: Any, image: ElfImage, run: Function, flash_origin: int) -> None:
+    def __init__(self, uc: Any, image: ElfImage, run: Function, flash_origin: int, *, alignment: bool) -> None:
         self._library = ctypes.CDLL(str(_library()))
         self._library.probe_state.restype = ctypes.POINTER(_State)
         if self._library.probe_size() != ctypes.sizeof(_State):
@@ -87,18 +90,26 @@ class Probe:
             ("stop", "uc_emu_stop"),
         ):
             setattr(state, name, ctypes.cast(getattr(native, function), ctypes.c_void_p))
-        handle = ctypes.c_size_t()
-        callback = ctypes.cast(self._library.probe_block, ctypes.c_void_p)
+        names = [f"R{i}" for i in range(13)] + ["SP", "LR", "PC"]
+        self._registers = (ctypes.c_int * 16)(*(getattr(arm_const, f"UC_ARM_REG_{n}") for n in names))
+        state.registers = self._registers
+        self._attach(uc, unicorn.UC_HOOK_BLOCK, self._library.probe_block)
+        if alignment:
+            self._attach(uc, unicorn.UC_HOOK_CODE, self._library.probe_instruction)
+
+    def _attach(self, uc: Any, kind: int, function: Any) -> None:
         # The binding's own hook_add takes only Python functions; begin 1 > end 0 means every address.
-        status = ctypes.CDLL(native._name).uc_hook_add(
-            uc._uch, ctypes.byref(handle), ctypes.c_int(unicorn.UC_HOOK_BLOCK), callback, None,
-            ctypes.c_uint64(1), ctypes.c_uint64(0),
-        )  # fmt: skip
+        handle, callback = ctypes.c_size_t(), ctypes.cast(function, ctypes.c_void_p)
+        begin, end = ctypes.c_uint64(1), ctypes.c_uint64(0)
+        native = ctypes.CDLL(engine.uclib._name)
+        status = native.uc_hook_add(uc._uch, ctypes.byref(handle), ctypes.c_int(kind), callback, None, begin, end)
         if status:
             raise DeviceError(f"the simulator cannot attach its instruction counter (status {status})")
 
     def profile(self) -> dict[str, Any]:
-        """The last complete run: instructions in total, per call of the run function, and of that function itself."""
+        """The last complete run: instructions in total, per call of the run function, and of that function
+        itself.
+        """
         state = self.state
         counts = state.operators[: len(self.calls)]
         operators = [

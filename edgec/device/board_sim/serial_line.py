@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The board's end of its serial line: a pseudo-terminal. Waiting for a byte blocks instead of spinning the core."""
+"""The board's end of its serial line: a pseudo-terminal.
+
+Waiting for a byte blocks here instead of spinning the core.
+"""
 
 from __future__ import annotations
 

@@ -11,17 +11,17 @@ float erff(float x) {
     p = __builtin_fmaf(p, z, 0x1.543f2ap-8f);
     p = __builtin_fmaf(p, z, -0x1.b80062p-6f);
     p = __builtin_fmaf(p, z, 0x1.ce2d6p-4f);
-    p = __builtin_fmaf(p, z, -0x1.812740p-2f);
+    p = __builtin_fmaf(p, z, -0x1.81274p-2f);
     p = __builtin_fmaf(p, z, 0x1.06eba8p-3f);
     y = __builtin_fmaf(a, p, a);
   } else if (a < 4.0f) {
-    float p = -0x1.9d8462p-13f;
-    p = __builtin_fmaf(p, a, 0x1.9080f2p-9f);
-    p = __builtin_fmaf(p, a, -0x1.6cfcd6p-6f);
-    p = __builtin_fmaf(p, a, 0x1.aa2314p-4f);
+    float p = -0x1.9d8544p-13f;
+    p = __builtin_fmaf(p, a, 0x1.908136p-9f);
+    p = __builtin_fmaf(p, a, -0x1.6cfce4p-6f);
+    p = __builtin_fmaf(p, a, 0x1.aa2316p-4f);
     p = __builtin_fmaf(p, a, 0x1.462cb2p-1f);
     p = __builtin_fmaf(p, a, 0x1.20b432p+0f);
-    p = __builtin_fmaf(p, a, 0x1.743c8p-13f);
+    p = __builtin_fmaf(p, a, 0x1.743c2ap-13f);
     y = 1.0f - expf(-p);
   } else if (a != a) {
     y = a + a;

@@ -17,7 +17,7 @@ float expm1f(float x) {
   p = __builtin_fmaf(p, r, 0x1.1112d2p-7f);
   p = __builtin_fmaf(p, r, 0x1.5554f4p-5f);
   p = __builtin_fmaf(p, r, 0x1.555554p-3f);
-  p = __builtin_fmaf(p, r, 0.5f);
+  p = __builtin_fmaf(p, r, 0x1p-1f);
   const int32_t k = (int32_t)n;
   const float offset = k > 30 ? 1.0f : 1.0f - power_of_two(-k); /* 0 or larger than r */
   const float sum = offset + r, sum_low = (offset - sum) + r;

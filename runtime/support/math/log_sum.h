@@ -8,14 +8,14 @@
 /* f in [sqrt(1/2) - 1, sqrt(2) - 1]. The high part of log(2) has few bits, so that n times it is exact. */
 static inline float log_sum(int32_t n, float f) {
   const float log2_high = 0x1.62e4p-1f, log2_low = 0x1.7f7d1cp-20f;
-  float p = -0x1.385102p-4f;
-  p = __builtin_fmaf(p, f, 0x1.087d9p-3f);
-  p = __builtin_fmaf(p, f, -0x1.0f4cb2p-3f);
-  p = __builtin_fmaf(p, f, 0x1.226b34p-3f);
-  p = __builtin_fmaf(p, f, -0x1.542422p-3f);
-  p = __builtin_fmaf(p, f, 0x1.99a428p-3f);
-  p = __builtin_fmaf(p, f, -0x1.000438p-2f);
-  p = __builtin_fmaf(p, f, 0x1.55555p-2f);
+  float p = -0x1.39bc3p-4f;
+  p = __builtin_fmaf(p, f, 0x1.08cd64p-3f);
+  p = __builtin_fmaf(p, f, -0x1.0f27cep-3f);
+  p = __builtin_fmaf(p, f, 0x1.225a9ap-3f);
+  p = __builtin_fmaf(p, f, -0x1.54265p-3f);
+  p = __builtin_fmaf(p, f, 0x1.99a52ap-3f);
+  p = __builtin_fmaf(p, f, -0x1.000434p-2f);
+  p = __builtin_fmaf(p, f, 0x1.55554ep-2f);
   p = __builtin_fmaf(p, f, -0x1.fffff8p-2f);
   const float small = __builtin_fmaf((float)n, log2_low, f * f * p);
   return (float)n * log2_high + (f + small);

@@ -19,13 +19,14 @@ static float positive_power(float x, float y) {
   const float s = over / under;
   const float s_low = __builtin_fmaf(-s, under_low, __builtin_fmaf(-s, under, over)) / under;
   const float z = s * s;
-  float q = 0x1.58909p-2f;
+  float q = 0x1.589066p-2f;
   q = __builtin_fmaf(q, z, 0x1.a5d046p-2f);
   q = __builtin_fmaf(q, z, 0x1.2776ep-1f);
   q = __builtin_fmaf(q, z, 0x1.ec709ep-1f);
   const float first = scale_high * s;
   float rest = __builtin_fmaf(scale_high, s, -first);
-  rest = __builtin_fmaf(scale_high, s_low, __builtin_fmaf(scale_low, s, rest));
+  /* The slope of log2(m) is 2 log2(e)/(1 - z). */
+  rest = __builtin_fmaf(scale_high, __builtin_fmaf(s_low, z, s_low), __builtin_fmaf(scale_low, s, rest));
   rest = __builtin_fmaf(s * z, q, rest);
   const float sum = whole + first; /* whole is 0 or larger than first */
   rest += (whole - sum) + first;

@@ -50,8 +50,8 @@ float edgec_sin_quarter_turns(float x, uint32_t turns) {
     p = __builtin_fmaf(p, z, 0x1.55554ap-5f);
     y = __builtin_fmaf(z * z, p, __builtin_fmaf(-0.5f, z, 1.0f));
   } else {
-    float p = -0x1.9951eep-13f;
-    p = __builtin_fmaf(p, z, 0x1.110774p-7f);
+    float p = -0x1.995408p-13f;
+    p = __builtin_fmaf(p, z, 0x1.110778p-7f);
     p = __builtin_fmaf(p, z, -0x1.555546p-3f);
     y = __builtin_fmaf(x * z, p, x);
   }
