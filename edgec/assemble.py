@@ -10,7 +10,7 @@ from edgec.errors import UnsupportedError
 from edgec.lower.lower import INTERFACE_KEY
 from edgec.model import Model
 from edgec.operators import TensorType, get_operator
-from edgec.operators.integer import product, quantize_real
+from edgec.operators.integer import quantize_real
 from edgec.passes.layout import layouts
 from edgec.program import Call, Port, Program, Quantization, State, Tensor, live_ranges
 from edgec.tvm_bridge.pipeline import Lowered, generate_operator

@@ -11,6 +11,7 @@ from typing import Any
 
 from edgec import __version__
 from edgec.artifact import MANIFEST, SCHEMA, TARGET_COPY, write_json
+from edgec.device.port import bench_includes, bench_sources
 from edgec.device.stack import StackBound, static_stack_bound
 from edgec.device.toolchain import Firmware, Source, build_firmware, build_host_library, toolchain_version
 from edgec.emit.bench import bench_source
@@ -55,7 +56,7 @@ def includes(folder: Path) -> list[Path]:
 
 
 def host_sources(folder: Path, prefix: str) -> list[Source]:
-    """What the host library of an artifact is made from: every C file that the firmware's model is made from."""
+    """What the host library of an artifact is made from, and the firmware beside its port: model, kernels, glue."""
     return [*_model_sources(folder, prefix), Source(folder / "bench" / "bench.c", "bench")]
 
 
@@ -101,11 +102,8 @@ def _copy_runtime(built: Built, folder: Path) -> None:
 def _firmware(built: Built, folder: Path) -> tuple[Firmware, StackBound]:
     bench = folder / "bench"
     (bench / "board.h").write_text(board_header(built.target))
-    port, support = runtime_dir() / "port", runtime_dir() / "support"
-    sources = [*_model_sources(folder, built.prefix), Source(bench / "bench.c", "bench")]
-    sources += [Source(p, "bench") for p in sorted((port / "cortex_m").glob("*.c"))]
-    sources += [Source(p, "runtime") for p in sorted(support.rglob("*.c"))]
-    paths = [*includes(folder), support / "include"]
+    sources = [*host_sources(folder, built.prefix), *bench_sources()]
+    paths = [*includes(folder), *bench_includes()]
     reserve = DEFAULT_STACK_BYTES
     while True:
         script = linker_script(built.target, stack_bytes=reserve)

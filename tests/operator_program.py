@@ -6,7 +6,9 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,6 +26,22 @@ from edgec.tvm_bridge.codegen_c import generate
 from edgec.tvm_bridge.kernels import function_name, primfunc
 
 Work = Sequence[tuple[Operator, Case]]
+_PRIMFUNCS: dict[str, Any] = {}
+
+
+def _primfuncs(work: Work) -> dict[str, Any]:
+    """The PrimFunc of every case by name; each is made once."""
+
+    def make() -> dict[str, Any]:
+        found = {function_name(op, case.types, case.attrs): (op, case) for op, case in work}
+        for name, (op, case) in found.items():
+            if name not in _PRIMFUNCS:
+                _PRIMFUNCS[name] = primfunc(op, case.types, case.attrs)
+        return {name: _PRIMFUNCS[name] for name in found}
+
+    # TVMScript reads every frame's source; a thread's stack is short, pytest's is not.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(make).result()
 
 
 class Batch:
@@ -33,11 +51,8 @@ class Batch:
         self.work = work
         self.values: dict[str, np.ndarray] = {}
         self.program = Program("cases", {}, [], [], [], [])
-        primfuncs = {}
         for i, (op, case) in enumerate(work):
             function = function_name(op, case.types, case.attrs)
-            if function not in primfuncs:
-                primfuncs[function] = primfunc(op, case.types, case.attrs)
             names = tuple(f"{i}.{role}" for role in op.inputs)
             for role, name, array in zip(op.inputs, names, case.inputs, strict=True):
                 constant = role in op.constants
@@ -47,7 +62,7 @@ class Batch:
                     self.program.inputs.append(Port(name, name, array.shape))
             self._output(f"{i}.y", op.infer(case.types, **case.attrs))
             self.program.calls.append(Call(f"{i}", op.name, function, names, (f"{i}.y",), case.attrs))
-        self.program.functions = generate(primfuncs)
+        self.program.functions = generate(_primfuncs(work))
 
     def _output(self, name: str, kind: TensorType) -> None:
         self.program.tensors[name] = Tensor(name, kind)

@@ -147,7 +147,9 @@ def samples(path: Path, count: int, *, seed: int = 5, **shapes: Sequence[int]) -
     return path
 
 
-def reference(path: Path, feeds: Mapping[str, np.ndarray], states: Sequence[tuple[str, str, float]] = ()) -> dict[str, np.ndarray]:
+def reference(
+    path: Path, feeds: Mapping[str, np.ndarray], states: Sequence[tuple[str, str, float]] = ()
+) -> dict[str, np.ndarray]:
     """ONNX Runtime on samples in order; `states` (input, output, reset value) are fed back."""
     import onnxruntime
 

@@ -21,7 +21,6 @@ import serial
 
 from edgec.device.elf_image import ElfImage
 from edgec.device.runner import Runner, open_runner
-from edgec.device.sim_runner import SimRunner
 from edgec.device.stack import static_stack_bound
 from edgec.device.transport import Transport
 from edgec.emit.board_header import board_header
@@ -164,7 +163,7 @@ def test_multi_word_accesses_off_a_word_boundary_are_trapped(text: str, tmp_path
     xs = stream(1)
     for address in (0x8000, 0x8002):
         build_toy(F746, tmp_path, defines={"TOY_PEEK": asm % address})
-        with SimRunner(tmp_path / "firmware.elf", F746, "toy_run", alignment=True) as runner:
+        with sim(F746, tmp_path) as runner:
             if address == 0x8000:
                 assert feed(runner, xs) == [z.tobytes() for z in toy_steps(xs)]
             else:

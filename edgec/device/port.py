@@ -13,7 +13,7 @@ def bench_sources() -> list[Source]:
     """What to link beside a model: the Cortex-M port (group `bench`) and the support library (`runtime`)."""
     runtime = runtime_dir()
     port = [Source(path, "bench") for path in sorted((runtime / "port" / "cortex_m").glob("*.c"))]
-    support = [Source(path, "runtime") for path in sorted((runtime / "support").glob("*.c"))]
+    support = [Source(path, "runtime") for path in sorted((runtime / "support").rglob("*.c"))]
     return port + support
 
 

@@ -67,7 +67,7 @@ class Runner(Protocol):
 
 
 def open_runner(
-    artifact_dir: Path, kind: RunnerKind, target: Target, *, symbol: str | None = None, alignment: bool = False
+    artifact_dir: Path, kind: RunnerKind, target: Target, *, symbol: str | None = None, alignment: bool = True
 ) -> Runner:
     """Load the program of an artifact directory.
 
@@ -77,7 +77,7 @@ def open_runner(
         target: the target that the firmware was built for.
         symbol: the run function whose calls are the operators; by default `run_symbol` of
             `manifest.json`.
-        alignment: sim only: also trap multi-word accesses off a word boundary (slow; hardware traps them).
+        alignment: sim only: trap multi-word accesses off a word boundary, as hardware does (half the speed).
 
     Raises:
         DeviceError: a file is missing, the simulator does not start, or the board does not answer.

@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--elf", type=Path, required=True, help="firmware to run")
     parser.add_argument("--target", required=True, help="target name or TOML file")
     parser.add_argument("--symbol", required=True, help="function whose calls are counted as operators")
-    parser.add_argument("--alignment", action="store_true", help="check the alignment of multi-word accesses (slow)")
+    parser.add_argument("--alignment", action="store_true", help="check the alignment of multi-word accesses")
     arguments = parser.parse_args()
     try:
         try:

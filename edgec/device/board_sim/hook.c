@@ -128,16 +128,19 @@ static int address_of(void *uc, uint32_t pc, const uint16_t *code, uint32_t *add
   return 1;
 }
 
-/* Runs before every instruction, only when alignment is to be checked. */
+/* Runs before every instruction, when alignment is to be checked. */
 void probe_instruction(void *uc, uint64_t where, uint32_t size, void *data) {
   (void)data;
-  static uint8_t harmless[FLASH_HALFWORDS]; /* known to need no boundary */
+  enum { HARMLESS = 1 };
+  static uint32_t known[FLASH_HALFWORDS]; /* the instruction, HARMLESS if it needs no boundary, 0 before its first run */
   const uint32_t index = (((uint32_t)where & ~1u) - state.flash_origin) >> 1;
-  uint16_t code[2] = {0, 0};
-  uint32_t address = 0;
-  if (state.unaligned_pc != 0 || (index < FLASH_HALFWORDS && harmless[index]) || state.mem_read(uc, where & ~1ull, code, size >= 4u ? 4u : 2u) != 0) return;
+  uint32_t word = index < FLASH_HALFWORDS ? known[index] : 0, address = 0;
+  if (word == HARMLESS || state.unaligned_pc != 0) return;
+  if (word == 0 && state.mem_read(uc, where & ~1ull, &word, size >= 4u ? 4u : 2u) != 0) return;
+  const uint16_t code[2] = {(uint16_t)word, (uint16_t)(word >> 16)};
+  if (index < FLASH_HALFWORDS) known[index] = word;
   if (!address_of(uc, (uint32_t)where & ~1u, code, &address)) {
-    if (index < FLASH_HALFWORDS) harmless[index] = 1;
+    if (index < FLASH_HALFWORDS) known[index] = HARMLESS;
   } else if ((address & 3u) != 0u) {
     state.unaligned_pc = (uint32_t)where & ~1u;
     state.unaligned_address = address;

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the shipped models cost on a simulated STM32F746, beside what other tools took for the same network.
+
+    .venv/bin/python scripts/benchmark.py            prints the table
+    .venv/bin/python scripts/benchmark.py --write    and puts it into docs/benchmarks.md
+
+Ours are exact counts of default builds, made in this run. The peers' were measured once for this project (versions
+of 2026, arm-none-eabi-gcc 12.2, QEMU's Cortex-M7; RAM with input, output and painted stack, flash with weights) and
+are not measured again here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgec.compile import Options, compile_model
+from edgec.model import load_model
+from edgec.quantize.dataset import load_samples
+from edgec.run import profile_artifact
+from edgec.target import load_target
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "benchmarks.md"
+MARKS = ("<!-- table: scripts/benchmark.py -->", "<!-- end -->")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another tool on the same network; bytes."""
+
+    name: str
+    instructions: int
+    ram: int
+    flash: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """A shipped model, its calibration samples and its peers."""
+
+    title: str
+    model: str
+    calibration: str
+    peers: tuple[Peer, ...] = ()
+
+
+JOBS = (
+    Job(
+        "MCUFormer-style classifier, Fashion-MNIST",
+        "image_classification/mcuformer_fashion_mnist.onnx",
+        "image_classification/calibration.npz",
+    ),
+    Job(
+        "ViT 64x64, patch 8, width 96, depth 4, 3 heads",
+        "image_classification/vit64.onnx",
+        "image_classification/calibration.npz",
+        (Peer("TFLite Micro + CMSIS-NN, int8 (GELU replaced)", 142_830_000, 146_936, 572_072),),
+    ),
+    Job(
+        "recurrent step x 16, h 64, m 32",
+        "streaming/recurrent_16_64_32.onnx",
+        "streaming/stream.npz",
+        (
+            Peer("ExecuTorch Cortex-M, int8", 57_600, 9_876, 52_168),
+            Peer("TFLite Micro, int8", 85_500, 5_800, 73_912),
+        ),
+    ),
+)
+
+
+def measure(job: Job) -> list[str]:
+    """Rows of the table for one job: ours and its peers'."""
+    model = load_model(ROOT / "examples" / job.model)
+    (image, *_) = model.inputs
+    samples = load_samples(ROOT / "examples" / job.calibration, model.inputs) if fits(job) else upscaled(image.shape)
+    with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
+        options = Options(calibration=samples)
+        artifact = compile_model(model, load_target("stm32f746"), Path(folder) / "artifact", options)
+        report = profile_artifact(artifact, samples)
+    m = artifact.manifest
+    ours = Peer("**edgec**", report["instructions"], m["ram"]["total_bytes"], m["flash"]["total_bytes"])
+    macs = m["model"]["macs"]
+    return [
+        f"| {job.title if tool is ours else ''} | {tool.name} | {tool.instructions:,} | {tool.instructions / macs:.2f} "
+        f"| {tool.ram:,} | {tool.flash:,} |"
+        for tool in (ours, *job.peers)
+    ]
+
+
+def fits(job: Job) -> bool:
+    """Whether the calibration file has the model's own shapes."""
+    return not job.model.endswith("vit64.onnx")
+
+
+def upscaled(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """The shipped 28x28 calibration images brought to `shape` [1, 3, 64, 64], nearest neighbour."""
+    with np.load(ROOT / "examples/image_classification/calibration.npz") as data:
+        images = data["image"].reshape(-1, 28, 28)
+    rows = np.arange(shape[2]) * 28 // shape[2]
+    large = images[:16, rows][:, :, rows]
+    return {"image": np.repeat(large[:, None, None], shape[1], axis=2).astype(np.float32)}
+
+
+def main() -> None:
+    """Measure every job and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    args = parser.parse_args()
+    rows = ["| model | tool | instructions | per MAC | RAM B | flash B |", "|---|---|---|---|---|---|"]
+    print("\n".join(rows))
+    for job in JOBS:
+        new = measure(job)
+        print("\n".join(new), flush=True)
+        rows += new
+    if args.write:
+        text = PAGE.read_text()
+        table = "\n".join((MARKS[0], *rows, MARKS[1]))
+        PAGE.write_text(re.sub(f"{re.escape(MARKS[0])}.*?{re.escape(MARKS[1])}", lambda _: table, text, flags=re.S))
+
+
+if __name__ == "__main__":
+    main()
