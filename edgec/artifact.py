@@ -19,8 +19,25 @@ from edgec.target import Target, load_target
 SCHEMA = "edgec.manifest/1"
 MANIFEST = "manifest.json"
 TARGET_COPY = "target.toml"
-_KEYS = ("model", "target", "ram", "flash", "plan", "kernels", "operators", "inputs", "outputs", "states", "prefix",
-         "run_symbol", "model_id")  # fmt: skip
+
+_BYTES = int | None
+_PORT = {"name": str, "shape": [int], "layout": [int], "dtype": str, "scale": float | None, "zero_point": int | None}
+_FORM = {
+    "model": {"name": str, "sha256": str, "macs": int},
+    "target": str,
+    "ram": {"arena_bytes": int, "state_bytes": int, "stack_bytes": _BYTES},
+    "flash": {"code_bytes": _BYTES, "weights_bytes": int, "total_bytes": _BYTES},
+    "plan": {"arena_bytes": int},
+    "kernels": {},
+    "operators": [{"name": str, "op": str, "macs": int, "symbol": str}],
+    "inputs": [_PORT],
+    "outputs": [_PORT],
+    "states": [],
+    "prefix": str,
+    "run_symbol": str,
+    "model_id": str,
+}
+"""What `edgec run` and `edgec profile` read: keys with the form of their values; a list holds values of one form."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +100,26 @@ def load_artifact(path: Path) -> Artifact:
             have=str(manifest["schema"]),
             hint="compile it again",
         )
-    artifact = Artifact(path, manifest)
-    missing = [key for key in _KEYS if key not in manifest]
-    if missing or not (path / TARGET_COPY).is_file():
-        raise UsageError(
-            f"{path} is damaged: {', '.join([*missing, *([] if missing else [TARGET_COPY])])} is missing",
-            hint="compile it again",
-        )
-    return artifact
+    fault = _fault(manifest, _FORM, "") or (None if (path / TARGET_COPY).is_file() else f"{TARGET_COPY} is missing")
+    if fault:
+        raise UsageError(f"{path} is damaged: {fault}", hint="compile it again")
+    return Artifact(path, manifest)
+
+
+def _fault(value: Any, form: Any, where: str) -> str | None:
+    """What is wrong in a manifest, or None."""
+    if isinstance(form, dict) and isinstance(value, dict):
+        for key, inner in form.items():
+            name = f"{where}.{key}".lstrip(".")
+            fault = f"{name} is missing" if key not in value else _fault(value[key], inner, name)
+            if fault:
+                return fault
+        return None
+    if isinstance(form, list) and isinstance(value, list):
+        faults = (_fault(v, inner, f"{where}[{i}]") for inner in form for i, v in enumerate(value))
+        return next(filter(None, faults), None)
+    fits = not isinstance(form, dict | list) and isinstance(value, form)
+    return None if fits else f"{where} is {value!r:.40}"
 
 
 def _manifest(path: Path) -> dict[str, Any] | None:

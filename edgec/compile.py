@@ -15,7 +15,7 @@ from edgec.artifact import Artifact, load_artifact, new_directory
 from edgec.assemble import assemble
 from edgec.build import build
 from edgec.emit.model import Built
-from edgec.errors import UsageError
+from edgec.errors import UnsupportedError, UsageError
 from edgec.kernels.select import Choice, select_kernels
 from edgec.lower import lower_to_integers
 from edgec.model import Model
@@ -104,9 +104,23 @@ def prepare(model: Model, options: Options, dump: Dump | None = None) -> Model:
         return dump.model("2-quantized", model)
     graph = dump.model("1-canonical", canonicalize(model))
     require_supported(graph, options.precision)
+    _require_computed(graph)
     if options.precision == "float32":
         return graph
     return dump.model("2-quantized", quantize(graph, options.calibration))
+
+
+def _require_computed(model: Model) -> None:
+    """Raise when an output is a constant, or an input or output has no elements: nothing is left to run."""
+    fixed = {t.name for t in model.proto.graph.initializer}
+    constant = [o.name for o in model.proto.graph.output if o.name in fixed]
+    empty = [t.name for t in (*model.inputs, *model.outputs) if 0 in t.shape]
+    if constant or empty:
+        names = ", ".join(repr(n) for n in constant or empty)
+        raise UnsupportedError(
+            f"{names} {'does not depend on any input' if constant else 'has no elements'}",
+            hint="leave it out of the model",
+        )
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 OPSET = 21  # the first that QDQ needs in full; from 20 on GELU, from 17 on LayerNormalization are one node
 TOLERANCE = 1e-4  # of the largest absolute value of an output
+FLOOR = 1e-6  # absolute, for outputs that are nearly zero everywhere
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ def export(
         model: name of a registered model, or any torch module whose `forward` takes float32 tensors.
         out_path: the file to write; its folder is created.
         checkpoint: a file of torch.save with the module's state dict, or with a dict that holds it under
-            "model". Only tensors and plain containers are unpickled (`weights_only=True`).
+            "model"; it is loaded into the module. Only tensors and plain containers are unpickled
+            (`weights_only=True`).
         seed: of the fresh weights, when `model` is a name; a checkpoint replaces them.
         inputs: name and shape (batch of 1 included) of every argument of `forward`; needed for a module,
             known for a registered name.
@@ -136,12 +138,10 @@ def max_abs_error(module: nn.Module, path: Path, *, seed: int = 0, samples: int 
         feed = {i.name: random.random(i.shape, dtype=np.float32) for i in session.get_inputs()}
         with torch.no_grad():
             wanted = _as_tuple(module(*(torch.from_numpy(value) for value in feed.values())))
-        for value, expected, output in zip(
-            session.run(None, feed), wanted, session.get_outputs(), strict=True
-        ):
+        for value, expected, output in zip(session.run(None, feed), wanted, session.get_outputs(), strict=True):
             truth = expected.numpy()
             error = float(np.max(np.abs(value - truth), initial=0.0))
-            limit = TOLERANCE * max(float(np.max(np.abs(truth), initial=0.0)), 1e-6)
+            limit = max(TOLERANCE * float(np.max(np.abs(truth), initial=0.0)), FLOOR)
             if not error <= limit:  # a NaN fails as well
                 raise UnsupportedError(
                     f"the exported file does not compute what the module computes, at output {output.name!r}",
@@ -175,9 +175,7 @@ def _interface(
     if isinstance(model, str):
         record = get_model(model)
         if inputs is not None or outputs is not None or states is not None:
-            raise UsageError(
-                f"inputs, outputs and states of {model!r} are known; they are for other modules only"
-            )
+            raise UsageError(f"inputs, outputs and states of {model!r} are known; they are for other modules only")
         return model, dict(record.inputs), list(record.outputs), list(record.states)
     torch = _import_torch()
     if not inputs:
@@ -194,9 +192,14 @@ def _interface(
                 f"{type(module).__name__} cannot be called with these inputs",
                 have=f"{shapes}: {_first_line(error)}",
             ) from error
-    names = (
-        list(outputs) if outputs else [f"y{i}" for i in range(len(results))] if len(results) > 1 else ["y"]
-    )
+    if not all(isinstance(result, torch.Tensor) for result in results):
+        raise UsageError(
+            f"{type(module).__name__} returns something else than tensors",
+            need="one tensor, or a tuple of tensors",
+            have=", ".join(type(result).__name__ for result in results),
+        )
+    unnamed = ["y"] if len(results) == 1 else [f"y{i}" for i in range(len(results))]
+    names = list(outputs) if outputs else unnamed
     if len(names) != len(results) or len({*names, *shapes}) != len(names) + len(shapes):
         raise UsageError(
             "the output names do not fit the module",
@@ -217,9 +220,7 @@ def _interface(
     return type(module).__name__, shapes, names, pairs
 
 
-def _to_onnx(
-    module: nn.Module, shapes: Mapping[str, tuple[int, ...]], names: Sequence[str]
-) -> onnx.ModelProto:
+def _to_onnx(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], names: Sequence[str]) -> onnx.ModelProto:
     torch = _import_torch()
     notices = logging.getLogger("torch.onnx")  # it reports every optional package that it does not find
     level = notices.level
@@ -310,7 +311,7 @@ def _write(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def _as_tuple(results: Any) -> tuple[torch.Tensor, ...]:
-    return results if isinstance(results, tuple) else (results,)
+    return tuple(results) if isinstance(results, tuple | list) else (results,)
 
 
 def _first_line(error: BaseException) -> str:

@@ -16,6 +16,12 @@ import numpy.typing as npt
 
 from edgec.operators.record import TensorType
 
+C_TYPES = {
+    "int8": "int8_t", "uint8": "uint8_t", "int16": "int16_t", "uint16": "uint16_t", "int32": "int32_t",
+    "uint32": "uint32_t", "int64": "int64_t", "float32": "float", "bool": "bool",
+}  # fmt: skip
+"""C element type of every tensor type that a program may hold."""
+
 
 @dataclass(frozen=True)
 class Quantization:

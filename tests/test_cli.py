@@ -166,8 +166,8 @@ def compiling(desk: Path, **changes: object) -> list[object]:
     }  # fmt: skip
     model = changes.pop("model", desk / "patches.onnx")
     options.update(changes)
-    flat = [part for key, value in options.items() if value is not None for part in (f"--{key.replace('_', '-')}", value)]
-    return ["compile", model, *flat]
+    given = {f"--{key.replace('_', '-')}": value for key, value in options.items() if value is not None}
+    return ["compile", model, *(part for pair in given.items() for part in pair)]
 
 
 def other_model(desk: Path, graph: Graph, **kwargs: object) -> Path:
@@ -284,12 +284,46 @@ def test_unsupported_operators_are_all_named_at_once_before_any_work(desk: Path)
     assert time.monotonic() - start < 10
 
 
-def test_what_float32_cannot_express_is_named(desk: Path) -> None:
+def _cumulative(g: Graph) -> None:
+    g.op("CumSum", "x", g.const(np.array(1, np.int64)), out="y", name="the node")
+
+
+def _resized(g: Graph) -> None:
+    scales = g.const(np.array([1, 2, 2], np.float32))
+    g.op("Slice", g.op("Resize", "x", "", scales, name="the node"), g.integers(0), g.integers(4), g.integers(1), out="y")
+
+
+def _gated(g: Graph) -> None:
+    states = g.op("GRU", "x", g.random(1, 18, 6), g.random(1, 18, 6), hidden_size=6, name="the node")
+    g.op("Squeeze", states, g.integers(0), out="y")
+
+
+def _double(g: Graph) -> None:
+    g.op("Cast", g.op("Exp", g.op("Cast", "x", to=TensorProto.DOUBLE), name="the node"), to=TensorProto.FLOAT, out="y")
+
+
+@pytest.mark.parametrize("build", [_cumulative, _resized, _gated, _double])
+def test_what_float32_cannot_compute_is_named(build: Callable[[Graph], None], desk: Path) -> None:
     g = Graph()
-    g.op("NonZero", "x", out="n", name="positions")
-    g.op("Cast", "n", out="y", to=TensorProto.FLOAT)
-    model = other_model(desk, g, inputs={"x": (1, 4)}, outputs={"y": (2, 4)})
-    refused(desk, 3, *compiling(desk, model=model, precision="float32", calibration=None))
+    build(g)
+    shape = {"_resized": (1, 4, 12), "_gated": (1, 4, 6)}.get(build.__name__, (1, 4, 6))
+    model = other_model(desk, g, inputs={"x": (1, 4, 6)}, outputs={"y": shape})
+    error = refused(desk, 3, *compiling(desk, model=model, precision="float32", calibration=None)).err
+    assert "the node" in error
+
+
+@pytest.mark.parametrize("precision", ["int8", "float32"])
+def test_an_output_that_nothing_computes_is_named(precision: str, desk: Path) -> None:
+    g = Graph()
+    g.op("Relu", "x", out="y")
+    g.op("Mul", g.random(2), g.random(2), out="fixed")
+    model = other_model(desk, g, inputs={"x": (1, 4)}, outputs={"y": (1, 4), "fixed": (2,)})
+    samples(desk / "samples.npz", 2, x=(1, 4))
+    assert "'fixed'" in refused(desk, 3, *compiling(desk, model=model, precision=precision)).err
+    g = Graph()
+    g.op("Slice", "x", g.integers(0), g.integers(0), g.integers(1), out="none")
+    model = other_model(desk, g, inputs={"x": (1, 4)}, outputs={"none": (1, 0)})
+    assert "'none'" in refused(desk, 3, *compiling(desk, model=model, precision=precision)).err
 
 
 def test_a_custom_operator_is_not_supported(desk: Path) -> None:

@@ -170,6 +170,16 @@ def test_wrong_names_and_shapes_are_usage_errors(arguments, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+class Named(torch.nn.Module):
+    def forward(self, x):
+        return {"y": x}
+
+
+def test_results_that_are_no_tensors_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="something else than tensors"):
+        export(Named(), tmp_path / "named.onnx", inputs={"x": (1, 4)})
+
+
 class Branching(torch.nn.Module):
     def forward(self, x):
         return x if x.sum() > 0 else -x

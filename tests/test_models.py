@@ -132,9 +132,7 @@ def test_memory_remembers_its_window():
 
     order, window = 12, 200
     a, b = (matrix.double().numpy() for matrix in legendre_memory(order, window))
-    signal = np.sin(2 * np.pi * np.arange(3 * window) / 150) + 0.3 * np.cos(
-        2 * np.pi * np.arange(3 * window) / 90
-    )
+    signal = np.sin(2 * np.pi * np.arange(3 * window) / 150) + 0.3 * np.cos(2 * np.pi * np.arange(3 * window) / 90)
     m = np.zeros(order)
     for u in signal:
         m = m + a @ m + b[:, 0] * u

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from edgec.emit.linker import weights_section
-from edgec.emit.model import C_TYPES, LICENSE, Built
+from edgec.emit.model import LICENSE, Built
 from edgec.emit.names import comment
 from edgec.kernels.registry import Packed
 from edgec.operators.record import Array
-from edgec.program import GeneratedFunction
+from edgec.program import C_TYPES, GeneratedFunction
 
 _LINE = 116
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 import re
 
 from edgec.emit.header import init_parameters
-from edgec.emit.model import ARENA_ALIGNMENT, C_TYPES, LICENSE, Built, shape_text
+from edgec.emit.model import ARENA_ALIGNMENT, LICENSE, Built, shape_text
 from edgec.emit.names import comment
 from edgec.operators.integer import product
-from edgec.program import Call, State
+from edgec.program import C_TYPES, Call, State
 
 WIDTH = 120
 

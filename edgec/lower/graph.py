@@ -78,6 +78,10 @@ class Source:
         self.opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
         self.arrays: dict[str, Array] = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
         self.shapes = value_shapes(inferred)
+        self.dtypes = {
+            v.name: helper.tensor_dtype_to_np_dtype(v.type.tensor_type.elem_type)
+            for v in (*inferred.graph.input, *inferred.graph.output, *inferred.graph.value_info)
+        }
         self.outputs = {o.name for o in proto.graph.output}
         self.consumers: dict[str, list[onnx.NodeProto]] = {}
         for node in proto.graph.node:
@@ -89,7 +93,7 @@ class Source:
         """Parameters of a QuantizeLinear or DequantizeLinear, rebased from uint8 to int8 where needed."""
         scale = self._constant(node, 1).astype(np.float64)
         given = len(node.input) > 2 and node.input[2]
-        zero = self._constant(node, 2) if given else np.zeros(scale.shape, np.uint8)
+        zero = self._constant(node, 2) if given else np.zeros(scale.shape, self._integer_type(node))
         if zero.dtype not in (np.int8, np.uint8, np.int32):
             raise NotIntegerError(f"{zero.dtype} quantization; int8 and uint8 are supported")
         axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
@@ -99,6 +103,11 @@ class Source:
         if points.size != 1:
             raise NotIntegerError("zero points differ from channel to channel")
         return Quant(scale, int(points[0]) - (128 if zero.dtype == np.uint8 else 0), axis)
+
+    def _integer_type(self, node: onnx.NodeProto) -> np.dtype[Any]:
+        """Element type on the integer side, which an absent zero point has too."""
+        name = node.input[0] if node.op_type == "DequantizeLinear" else node.output[0]
+        return self.arrays[name].dtype if name in self.arrays else self.dtypes.get(name, np.dtype(np.uint8))
 
     def _constant(self, node: onnx.NodeProto, index: int) -> Array:
         name = node.input[index]

@@ -160,7 +160,10 @@ class _Lowering:
         source, results = self.functions[name]
         assert source.tensor is not None
         tensor = table(self.graph, node, source.tensor, quantize_real(results, *quant.pair), name)
-        return self.values.setdefault(name, Value(tensor, self.graph.types[tensor].shape, quant))
+        shape = self.source.shapes[name]
+        result = Value(self.graph.view(tensor, shape), shape, quant)
+        self.values.setdefault(name, result)
+        return result
 
     def _function(self, name: str) -> tuple[Value, npt.NDArray[np.float64]] | None:
         if name in self.functions:
@@ -183,12 +186,17 @@ class _Lowering:
         operands: list[Value | Array | None] = [
             self.values[n] if n in self.values else self._constant(n) if n else None for n in node.input
         ]
+        unknown = [n for n, o in zip(node.input, operands, strict=True) if n and o is None]
+        if unknown:
+            raise NotIntegerError(f"input {unknown[0]} is computed and not quantized")
         quant, factor, followers = self._wanted(node)
         shape = self.source.shapes[node.output[0]]
-        tensor = rule(Site(node, operands, shape, quant, factor, self.graph))
-        result = Value(tensor, shape, quant)
-        if followers and followers[-1].op_type in ("Relu", "Clip"):
-            result = self._clamped(followers[-1], result)
+        # factor * y in steps of s is y in steps of s / factor.
+        scaled = Quant(quant.scale / factor, quant.zero_point)
+        result = Value(rule(Site(node, operands, shape, scaled, self.graph)), shape, quant)
+        for clamp in followers:
+            if clamp.op_type in ("Relu", "Clip"):
+                result = self._clamped(clamp, result)
         # A fused follower's result is this node's: between them nothing else reads.
         self.values[(followers[-1] if followers else node).output[0]] = result
         self.done.update(f.output[0] for f in followers)

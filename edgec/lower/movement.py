@@ -8,11 +8,23 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
-from edgec.lower.graph import Array, IntegerGraph, NotIntegerError, Source, Value
+from edgec.lower.graph import Array, IntegerGraph, NotIntegerError, Quant, Source, Value
 from edgec.operators.integer import product
 
 MOVEMENT = frozenset("Expand Flatten Gather Identity Reshape Slice Split Squeeze Transpose Unsqueeze".split())
 MOST_AXES = 6
+
+
+def spread(node: onnx.NodeProto, value: Value, shape: tuple[int, ...], graph: IntegerGraph) -> Value:
+    """`value` repeated to `shape` by NumPy's broadcasting; itself when it has that shape."""
+    if value.shape == shape:
+        return value
+    if value.data is not None:
+        return Value(None, shape, value.quant, np.broadcast_to(value.data, shape).copy())
+    assert value.tensor is not None
+    size = product(value.shape)
+    moved = np.broadcast_to(np.arange(size).reshape(value.shape), shape)
+    return Value(_copy(node.name, f"{value.tensor}.spread", moved, size, value.tensor, graph), shape, value.quant)
 
 
 def move(node: onnx.NodeProto, source: Source, value: Value, graph: IntegerGraph) -> list[Value]:
@@ -23,7 +35,8 @@ def move(node: onnx.NodeProto, source: Source, value: Value, graph: IntegerGraph
         shape = source.shapes.get(output, moved.shape)
         moved = np.broadcast_to(moved, shape) if moved.shape != shape else moved
         if value.data is not None:
-            results.append(Value(None, tuple(shape), value.quant, np.ascontiguousarray(moved)))
+            quant = _moved_quant(node, value.quant, len(value.shape))
+            results.append(Value(None, tuple(shape), quant, np.ascontiguousarray(moved)))
             continue
         assert value.tensor is not None
         tensor = _copy(node.name, output, moved, base.size, value.tensor, graph)
@@ -31,7 +44,19 @@ def move(node: onnx.NodeProto, source: Source, value: Value, graph: IntegerGraph
     return results
 
 
+def _moved_quant(node: onnx.NodeProto, quant: Quant, rank: int) -> Quant:
+    """Quantization of a moved constant: a scale for each channel goes where the channel's axis goes."""
+    if not quant.scale.ndim or node.op_type == "Identity":
+        return quant
+    if node.op_type != "Transpose":
+        raise NotIntegerError("a constant that is quantized per channel is moved other than by Transpose")
+    perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), list(range(rank))[::-1])
+    return Quant(quant.scale, quant.zero_point, perm.index(quant.axis % rank))
+
+
 def _copy(node: str, output: str, moved: Array, size: int, tensor: str, graph: IntegerGraph) -> str:
+    if not moved.size:
+        raise NotIntegerError("its result has no elements")
     if moved.size == size and np.array_equal(moved.ravel(), np.arange(size)):
         return graph.view(tensor, moved.shape)
     if moved.base is None or moved.dtype != np.int64:

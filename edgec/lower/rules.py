@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 
 from edgec.lower.graph import Array, IntegerGraph, NotIntegerError, Quant, Value
+from edgec.lower.movement import spread
 from edgec.operators import layer_norm, softmax
 from edgec.operators.elementwise import add_params
 from edgec.operators.integer import (
@@ -39,7 +40,6 @@ class Site:
         operands: its inputs as int8 values, float64 arrays (float constants) or None (absent).
         shape: static shape of its result.
         quant: quantization that its result shall have.
-        factor: a positive constant that multiplies the result (a fused scalar Mul).
         graph: where to write.
     """
 
@@ -47,7 +47,6 @@ class Site:
     operands: list[Value | Array | None]
     shape: tuple[int, ...]
     quant: Quant
-    factor: float
     graph: IntegerGraph
 
     def attribute(self, name: str, default: Any) -> Any:
@@ -118,7 +117,7 @@ def _matmul(site: Site) -> str:
     reach = k * 255 * 255
     if reach > INT32_MAX:
         raise NotIntegerError(f"MatMul sums {k} products, which 32 bits cannot hold")
-    ratio = sa * sb * site.factor / sy
+    ratio = sa * sb / sy
     mult, shift, wide = _scalar(ratio, min(128.0, reach * ratio))
     tensors = [
         site.graph.view(site.graph.operand(v, f"{site.node.name}.{name}"), (product(batch), *v.shape[-2:]))
@@ -145,12 +144,14 @@ def _linear(site: Site, transposed: bool) -> str:
     (sx, zx), (sy, zy) = x.quant.pair, site.quant.pair
     acc_scale = np.broadcast_to(sx * w.quant.scale, (n,))
     real_bias = site.real(2)
-    bias = np.zeros(n) if real_bias is None else np.rint(np.broadcast_to(real_bias, (n,)) / acc_scale)
+    if real_bias is not None and real_bias.size not in (1, n):
+        raise NotIntegerError(f"a bias of {real_bias.shape} for {n} columns")
+    bias = np.zeros(n) if real_bias is None else np.rint(real_bias.ravel() / acc_scale)
     folded = bias.astype(np.int64) - zx * weights.sum(axis=1)
     reach = np.abs(folded) + 128 * np.abs(weights).sum(axis=1)
     if reach.max() > INT32_MAX:
         raise NotIntegerError("an accumulator could exceed 32 bits")
-    ratios = acc_scale * site.factor / sy
+    ratios = acc_scale / sy
     wide = needs_wide(ratios, np.minimum(128.0, reach * ratios))
     mult, shift = multipliers(ratios, wide)
     constants: dict[str, Array] = {
@@ -206,7 +207,7 @@ def _add(site: Site) -> str:
 @_rule("Mul")
 def _mul(site: Site) -> str:
     a, b = site.value(0), site.value(1)
-    mult, shift, wide = _scalar(a.quant.pair[0] * b.quant.pair[0] * site.factor / site.quant.pair[0])
+    mult, shift, wide = _scalar(a.quant.pair[0] * b.quant.pair[0] / site.quant.pair[0])
     a, b, _ = _broadcast(site, a, b)
     params = as_int32("params", [a.quant.zero_point, b.quant.zero_point, mult, shift, site.quant.zero_point])
     return site.emit("mul_s8", _matrices(site, a, b), {"params": params}, wide=wide)
@@ -214,15 +215,13 @@ def _mul(site: Site) -> str:
 
 def _broadcast(site: Site, a: Value, b: Value) -> tuple[Value, Value, bool]:
     """Operands such that the first has the full shape; and whether they changed places."""
-    if a.shape == site.shape:
-        return a, b, False
-    if b.shape == site.shape:
+    if a.shape != site.shape and b.shape == site.shape:
         return b, a, True
-    raise NotIntegerError("both operands broadcast")
+    return spread(site.node, a, site.shape, site.graph), b, False
 
 
 def _matrices(site: Site, a: Value, b: Value) -> list[str]:
-    """a as [O, N] and b as [O or 1, N or 1]: any broadcast that a split of the axes into two groups expresses."""
+    """a as [O, N] and b as [O or 1, N or 1], by a split of the axes into two groups; else b is spread out."""
     shape = site.shape
     padded = (1,) * (len(shape) - len(b.shape)) + b.shape
     for cut in range(len(shape) + 1):
@@ -236,7 +235,7 @@ def _matrices(site: Site, a: Value, b: Value) -> list[str]:
             (rows, b_rows), (width, b_width) = groups
             names = [site.graph.operand(v, f"{site.node.name}.{n}") for v, n in ((a, "a"), (b, "b"))]
             return [site.graph.view(names[0], (rows, width)), site.graph.view(names[1], (b_rows, b_width))]
-    raise NotIntegerError(f"broadcast of {b.shape} to {shape}")
+    return _matrices(site, a, spread(site.node, b, shape, site.graph))
 
 
 @_rule("ReduceMean", "ReduceSum")
@@ -245,6 +244,8 @@ def _mean(site: Site) -> str:
     if axes is None and site.attribute("axes", None) is not None:
         axes = np.array(site.attribute("axes", None))
     rank = len(x.shape)
+    if axes is not None and not axes.size and not site.attribute("noop_with_empty_axes", 0):
+        axes = None
     reduced = set(range(rank)) if axes is None else {int(a) % rank for a in axes.ravel()}
     kept = [i for i, d in enumerate(x.shape) if d > 1]  # axes of size 1 reduce to themselves
     inner = [i in reduced for i in kept]
@@ -255,7 +256,7 @@ def _mean(site: Site) -> str:
     dims = [x.shape[i] for i in kept]
     outer, terms, rest = product(dims[:first]), product(dims[first:last]), product(dims[last:])
     (sx, zx), (sy, zy) = x.quant.pair, site.quant.pair
-    ratio = sx * site.factor / sy / (terms if site.node.op_type == "ReduceMean" else 1)
+    ratio = sx / sy / (terms if site.node.op_type == "ReduceMean" else 1)
     mult, shift, wide = _scalar(ratio, min(128.0, 255 * terms * ratio))
     tensor = site.graph.view(site.graph.operand(x, f"{site.node.name}.x"), (outer, terms, rest))
     return site.emit("mean_s8", [tensor], {"params": as_int32("params", [zx, mult, shift, zy])}, wide=wide)

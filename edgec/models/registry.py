@@ -127,7 +127,10 @@ def _records_in(path: Path) -> list[ModelRecord]:
 @cache
 def _records() -> dict[str, ModelRecord]:
     found = [record for path in sorted(_FOLDER.glob("*.py")) for record in _records_in(path)]
-    return {record.name: record for record in sorted(found, key=lambda record: record.name)}
+    records = {record.name: record for record in sorted(found, key=lambda record: record.name)}
+    if len(records) != len(found):
+        raise ValueError("two models share a name: " + ", ".join(record.name for record in found))
+    return records
 
 
 def list_models() -> list[ModelRecord]:

@@ -8,7 +8,7 @@ planner places them in the arena; smaller ones stay on the stack, where the stat
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tvm
@@ -16,12 +16,10 @@ from tvm import s_tir, tirx
 from tvm.ir import PointerType, PrimType, Var
 from tvm_ffi.structural import structural_map
 
-from edgec.program import GeneratedFunction
+from edgec.program import C_TYPES, GeneratedFunction
 
 LARGEST_LOCAL = 256
 _C_TARGET = {"kind": "c"}
-_C_TYPES = {"int8": "int8_t", "uint8": "uint8_t", "int16": "int16_t", "uint16": "uint16_t", "int32": "int32_t",
-            "uint32": "uint32_t", "int64": "int64_t", "float32": "float", "bool": "bool"}  # fmt: skip
 
 
 def generate(functions: Mapping[str, tirx.PrimFunc]) -> dict[str, GeneratedFunction]:
@@ -51,7 +49,7 @@ def generate(functions: Mapping[str, tirx.PrimFunc]) -> dict[str, GeneratedFunct
                 f"{name}: generated C calls {foreign.group(1)}, which does not exist on a device"
             )
         parameters = tuple((t, n, not _is_written(n, body)) for t, n in zip(types, names, strict=True))
-        result[name] = GeneratedFunction(name, parameters, _tidy(body), workspaces)
+        result[name] = GeneratedFunction(name, parameters, _tidy(body, names), workspaces)
     return result
 
 
@@ -96,7 +94,7 @@ def _bare_pointers(
         pointer = Var(buffer.name, PointerType(PrimType(str(buffer.dtype)), "global"))
         pointers.append(pointer)
         declarations.append(tirx.DeclBuffer(buffer, data=pointer))
-        types.append(_C_TYPES[str(buffer.dtype)])
+        types.append(C_TYPES[str(buffer.dtype)])
     workspaces: list[int] = []
 
     def hoist(statement: tirx.AllocBuffer) -> tirx.Stmt:
@@ -106,7 +104,7 @@ def _bare_pointers(
             return statement
         pointer = Var(f"workspace_{len(workspaces)}", PointerType(PrimType(str(buffer.dtype)), "global"))
         pointers.append(pointer)
-        types.append(_C_TYPES[str(buffer.dtype)])
+        types.append(C_TYPES[str(buffer.dtype)])
         workspaces.append(size)
         return tirx.DeclBuffer(buffer, data=pointer)
 
@@ -133,7 +131,9 @@ def _is_written(name: str, body: str) -> bool:
     return re.search(rf"^\s*{re.escape(name)}\[.*\] = ", body, re.MULTILINE) is not None
 
 
-def _tidy(body: str) -> str:
+def _tidy(body: str, parameters: Sequence[str]) -> str:
     """TVM's C text as a person would write it: one-element arrays and value names without their suffixes."""
-    body = re.sub(r"\b(\w+)_ptr\b", r"\1", body)
+    words = {*re.findall(r"\w+", body), *parameters}
+    for word in sorted(w for w in words if w.endswith("_ptr") and w.removesuffix("_ptr") not in words):
+        body = re.sub(rf"\b{word}\b", word.removesuffix("_ptr"), body)
     return re.sub(r"\bcse_v(\d+)\b", r"i\1_", body)

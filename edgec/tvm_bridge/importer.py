@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,9 @@ from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
 from edgec.errors import UnsupportedError
+from edgec.model import value_shapes
 from edgec.operators import TensorType, get_operator
+from edgec.program import C_TYPES
 from edgec.tvm_bridge.kernels import function_name, primfunc
 
 DOMAIN = "edgec"
@@ -41,13 +44,16 @@ def import_onnx(model: onnx.ModelProto) -> Imported:
     """Import an ONNX graph (static shapes) whose integer operators are of the domain `edgec`.
 
     Raises:
-        UnsupportedError: an operator that TVM does not import.
+        UnsupportedError: an operator that TVM does not import, or that it takes for another one than ONNX does.
     """
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
-    importer = _Importer(model.graph)
+    _check_types(model.graph)
+    importer = _Importer(model.graph, value_shapes(model))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns of every renamed input; the program keeps ONNX's names
         module = importer.from_onnx(model.graph, opset)
+    if importer.faults:
+        raise UnsupportedError("TVM gives nodes another shape than ONNX does: " + ", ".join(importer.faults))
     for block in module["main"].body.blocks:
         for binding in block.bindings:  # a graph output is bound once more; canonicalization keeps this name
             if isinstance(binding.value, relax.Var) and binding.value.name in importer.nodes:
@@ -56,9 +62,11 @@ def import_onnx(model: onnx.ModelProto) -> Imported:
 
 
 class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
-    def __init__(self, graph: onnx.GraphProto) -> None:
+    def __init__(self, graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
         super().__init__({}, {i.name: _dtype(i) for i in graph.input})
         self.nodes: dict[str, Node] = {}
+        self.faults: list[str] = []
+        self._shapes = shapes
         self._queue = [n for n in graph.node]
 
     def _check_for_unsupported_ops(self, graph: onnx.GraphProto) -> None:
@@ -74,9 +82,13 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
         key = f"node_{len(self.nodes)}"
         if node.domain != DOMAIN:
             self.nodes[key] = described = Node(node.name, node.op_type, node.output[0], {})
-            result = super()._convert_operator(op_name, inputs, attrs, opset)
+            result = self._convert_standard(node, op_name, inputs, attrs, opset)
             if isinstance(result, relax.Call):
-                return self.bb.emit(result, name_hint=key)
+                result = self.bb.emit(result, name_hint=key)
+                self._check_shape(node, result)
+                return result
+            if not isinstance(result, relax.Tuple):
+                self._check_shape(node, result)
             for value in result.fields if isinstance(result, relax.Tuple) else [result]:
                 if isinstance(value, relax.Var):  # TVM has emitted it already, under a name of its own
                     self.nodes[str(value.name)] = described
@@ -93,6 +105,40 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
         out = record.infer(types, **structure)
         call = relax.call_tir(function, list(inputs), relax.TensorType(list(out.shape), out.dtype))
         return self.bb.emit(call, name_hint=key)
+
+    def _convert_standard(self, node: onnx.NodeProto, *arguments: Any) -> relax.Expr:
+        try:
+            return super()._convert_operator(*arguments)
+        except Exception as error:  # TVM raises what it likes; each one means that it does not take the node
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise UnsupportedError(f"TVM does not import {node.name} ({node.op_type}): {reason}") from error
+
+    def _check_shape(self, node: onnx.NodeProto, result: relax.Expr) -> None:
+        wanted, shape = self._shapes.get(node.output[0]), getattr(result.ty, "shape", None)
+        if wanted is None or shape is None:
+            return
+        made = tuple(int(d) for d in shape)
+        if made != wanted:
+            self.faults.append(f"{node.name} ({node.op_type}): {list(made)} instead of {list(wanted)}")
+
+
+def _check_types(graph: onnx.GraphProto) -> None:
+    """Raise unless every value is of a type that C and the devices have; all nodes with others are listed."""
+    types = {v.name: v for v in (*graph.input, *graph.output, *graph.value_info)}
+    foreign = [
+        f"{n.name} ({n.op_type}): {_dtype(types[name])}"
+        for n in graph.node
+        for name in n.output
+        if name in types and _dtype(types[name]) not in C_TYPES
+    ]
+    foreign += [f"{i.name} (input): {_dtype(i)}" for i in graph.input if _dtype(i) not in C_TYPES]
+    if foreign:
+        raise UnsupportedError(
+            "values of types that are not compiled",
+            need=", ".join(C_TYPES),
+            have="".join(f"\n    {line}" for line in foreign),
+            hint="export the model in float32",
+        )
 
 
 def _type(value: relax.Expr) -> TensorType:

@@ -14,6 +14,7 @@ import tvm
 from tvm import relax
 from tvm.relax import transform as passes
 
+from edgec.errors import UnsupportedError
 from edgec.operators import TensorType, get_operator
 from edgec.program import Call, GeneratedFunction, Tensor
 from edgec.tvm_bridge.codegen_c import generate
@@ -116,7 +117,8 @@ class _Walk:
             return [self._operand(e, str(var.name)) for e in value.fields]
         if isinstance(value, relax.Call) and value.op.name == "relax.call_tir":
             return self._call(var, value)
-        raise ValueError(f"TVM left {value.op if isinstance(value, relax.Call) else type(value)} unlegalized")
+        told = ", ".join(f"{n.name} ({n.op})" for n in self._nodes_of(str(var.name))) or str(var.name)
+        raise UnsupportedError(f"TVM generates no code for {told}")
 
     def _call(self, var: relax.Var, value: relax.Call) -> list[str]:
         function = value.args[0]

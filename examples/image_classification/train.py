@@ -106,9 +106,7 @@ def optimizers(model: nn.Module, rate: float, weight_decay: float) -> list[torch
     matrices = {name: p for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2}
     others = [p for name, p in model.named_parameters() if name not in matrices]
     return [
-        torch.optim.Muon(
-            matrices.values(), lr=rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
-        ),
+        torch.optim.Muon(matrices.values(), lr=rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, lr=rate / 2, weight_decay=0.0, betas=(0.9, 0.99)),
     ]
 
@@ -179,9 +177,7 @@ class Run:
                 optimizer.zero_grad(set_to_none=True)
             with torch.autocast("cpu", torch.bfloat16, enabled=self.settings["bf16"]):
                 logits = self.model(as_input(images, shape))
-            loss = functional.cross_entropy(
-                logits.float(), labels, label_smoothing=self.settings["smoothing"]
-            )
+            loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self.settings["smoothing"])
             loss.backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             for optimizer in self.optimizers:
@@ -209,10 +205,7 @@ def train(arguments: argparse.Namespace) -> None:
     if not run.epoch:
         settings = ", ".join(f"{key} {value}" for key, value in run.settings.items())
         weights = sum(parameter.numel() for parameter in run.model.parameters())
-        log(
-            f"# torch {torch.__version__}, {arguments.threads} thread(s), "
-            f"{arguments.epochs} epochs, {settings}"
-        )
+        log(f"# torch {torch.__version__}, {arguments.threads} thread(s), {arguments.epochs} epochs, {settings}")
         log(f"# {weights:,} parameters; {len(data.labels):,} training and {len(test.labels):,} test images")
         log(f"# Muon and AdamW, {WARMUP} steps of warm-up, cosine, random shift of {MAX_SHIFT} pixel, mirror")
     elif run.epoch < arguments.epochs:
@@ -226,8 +219,7 @@ def train(arguments: argparse.Namespace) -> None:
         run.seconds += time.perf_counter() - started
         run.epoch += 1
         log(
-            f"epoch {run.epoch:3d}/{arguments.epochs}  loss {loss:.4f}  test accuracy {score:.4f}  "
-            f"{run.seconds:7.1f} s"
+            f"epoch {run.epoch:3d}/{arguments.epochs}  loss {loss:.4f}  test accuracy {score:.4f}  {run.seconds:7.1f} s"
         )
         run.save()
     if score is not None:
