@@ -16,13 +16,14 @@ from edgec.program import Call, Port, Program, Quantization, State, Tensor, live
 from edgec.tvm_bridge.pipeline import Lowered, generate_operator
 
 
-def assemble(model: Model, lowered: Lowered, *, original: Model) -> Program:
+def assemble(model: Model, lowered: Lowered, *, original: Model, macs: int) -> Program:
     """The program of a lowered (or float, layout-changed) model.
 
     Args:
         model: what went through TVM.
         lowered: what came out.
         original: the model as its user knows it, for names and ONNX shapes.
+        macs: multiply-accumulates of one run.
     """
     border = _border(model)
     perms = layouts(model)
@@ -44,7 +45,7 @@ def assemble(model: Model, lowered: Lowered, *, original: Model) -> Program:
         result = by_output[_tensor(border, pair.output)]
         states.append(State(pair.input, pair.output, pair.input, result, reset, quant))
     program = Program(
-        original.name, lowered.tensors, lowered.calls, inputs, outputs, states, dict(lowered.functions)
+        original.name, lowered.tensors, lowered.calls, inputs, outputs, states, dict(lowered.functions), macs
     )
     _bind_states(program)
     _name_calls_apart(program)

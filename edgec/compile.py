@@ -88,7 +88,9 @@ def make_program(
 
     lowered = through_tvm(graph.proto)  # phase 4: Relax: legalize, fuse, generate
     dump.text("4-relax.py", lowered.relax_text)
-    return assemble(graph, lowered, original=model)
+    # What TVM fused itself has no record that counts; the graph's own products do.
+    macs = sum(call.macs for call in lowered.calls) or graph.macs()
+    return assemble(graph, lowered, original=model, macs=macs)
 
 
 def prepare(model: Model, options: Options, dump: Dump | None = None) -> Model:

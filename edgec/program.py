@@ -127,7 +127,7 @@ class State:
 
 @dataclass
 class Program:
-    """Calls in the order in which they run, and all that they touch."""
+    """Calls in the order in which they run, and all that they touch; `macs` is the work of one run."""
 
     name: str
     tensors: dict[str, Tensor]
@@ -136,6 +136,7 @@ class Program:
     outputs: list[Port]
     states: list[State]
     functions: dict[str, GeneratedFunction] = field(default_factory=dict)
+    macs: int = 0
 
     def root(self, name: str) -> str:
         """Name of the tensor that owns the bytes of `name`."""
@@ -150,11 +151,6 @@ class Program:
             if state.in_place and self.root(state.result) == root:
                 return self.root(state.source)
         return root
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of one run."""
-        return sum(call.macs for call in self.calls)
 
     def constants(self) -> list[Tensor]:
         """Constants that some call reads, in the order of first use."""

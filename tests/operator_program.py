@@ -6,7 +6,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +29,13 @@ _PRIMFUNCS: dict[str, Any] = {}
 
 
 def _primfuncs(work: Work) -> dict[str, Any]:
-    """The PrimFunc of every case by name; each is made once."""
-
-    def make() -> dict[str, Any]:
-        found = {function_name(op, case.types, case.attrs): (op, case) for op, case in work}
-        for name, (op, case) in found.items():
-            if name not in _PRIMFUNCS:
-                _PRIMFUNCS[name] = primfunc(op, case.types, case.attrs)
-        return {name: _PRIMFUNCS[name] for name in found}
-
-    # TVMScript reads every frame's source; a thread's stack is short, pytest's is not.
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(make).result()
+    """The PrimFunc of every case by name; each is made once in a test session."""
+    names = []
+    for op, case in work:
+        names.append(function_name(op, case.types, case.attrs))
+        if names[-1] not in _PRIMFUNCS:
+            _PRIMFUNCS[names[-1]] = primfunc(op, case.types, case.attrs)
+    return {name: _PRIMFUNCS[name] for name in names}
 
 
 class Batch:

@@ -290,7 +290,8 @@ def _cumulative(g: Graph) -> None:
 
 def _resized(g: Graph) -> None:
     scales = g.const(np.array([1, 2, 2], np.float32))
-    g.op("Slice", g.op("Resize", "x", "", scales, name="the node"), g.integers(0), g.integers(4), g.integers(1), out="y")
+    large = g.op("Resize", "x", "", scales, name="the node")
+    g.op("Slice", large, g.integers(0), g.integers(4), g.integers(1), out="y")
 
 
 def _gated(g: Graph) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from operator_program import Batch, HostFunctions, Work, build_batch, run_batch
 
 from edgec.operators import Access, Case, Operator, get_operator, operators
 from edgec.operators.elementwise import add_params
@@ -18,7 +19,6 @@ from edgec.operators.integer import multipliers
 from edgec.operators.layer_norm import constants as layer_norm_constants
 from edgec.operators.softmax import exponentials
 from edgec.target import load_target
-from operator_program import Batch, HostFunctions, Work, build_batch, run_batch
 
 DSP = frozenset({"dsp"})  # the host runs the portable form of every hand-written kernel
 GUARD = 0x5A
@@ -128,7 +128,14 @@ def layer_norm_edges(widest: int = 1024) -> list[Case]:
 
 def pair_edges(name: str) -> list[Case]:
     cases = []
-    shapes = [((1, 1), (1, 1)), ((1, 300), (1, 300)), ((300, 1), (1, 1)), ((4, 9), (4, 1)), ((4, 9), (1, 9)), ((4, 9), (1, 1))]
+    shapes = [
+        ((1, 1), (1, 1)),
+        ((1, 300), (1, 300)),
+        ((300, 1), (1, 1)),
+        ((4, 9), (4, 1)),
+        ((4, 9), (1, 9)),
+        ((4, 9), (1, 1)),
+    ]
     ends = [(-128, -128, 127), (127, -128, -128), (127, 127, 0), (-128, 127, -128), (0, 0, 127), (127, 0, -128)]
     for i, ((a, b), (za, zb, zy)) in enumerate(zip(shapes, ends, strict=True)):
         x, y = np.resize(int8(-128, 127, 0, 1, -1), a), np.resize(int8(127, -128, 2), b)
@@ -144,7 +151,12 @@ def pair_edges(name: str) -> list[Case]:
 
 def table_edges() -> list[Case]:
     every = np.arange(-128, 128, dtype=np.int8)
-    return [Case((every, every)), Case((every, every[::-1].copy())), Case((int8(-128), every)), Case((int8(127), every))]
+    return [
+        Case((every, every)),
+        Case((every, every[::-1].copy())),
+        Case((int8(-128), every)),
+        Case((int8(127), every)),
+    ]
 
 
 def mean_edges() -> list[Case]:
@@ -293,11 +305,7 @@ def access(tmp_path_factory: pytest.TempPathFactory) -> tuple[Batch, HostFunctio
 
 
 def steps_of(batch: Batch, access: Access) -> list[int]:
-    return [
-        step
-        for step, call in enumerate(batch.program.calls)
-        if get_operator(call.op).access is access
-    ]
+    return [step for step, call in enumerate(batch.program.calls) if get_operator(call.op).access is access]
 
 
 def addresses(batch: Batch, step: int, x: int, y: int) -> dict[str, int]:
@@ -317,9 +325,7 @@ def test_claims_are_all_executed() -> None:
 
 
 @pytest.mark.parametrize("claim", [Access.ELEMENTWISE, Access.IN_ROWS])
-def test_the_output_may_replace_the_first_input(
-    access: tuple[Batch, HostFunctions, list[bool]], claim: Access
-) -> None:
+def test_the_output_may_replace_the_first_input(access: tuple[Batch, HostFunctions, list[bool]], claim: Access) -> None:
     batch, functions, _ = access
     steps = steps_of(batch, claim)
     assert len(steps) >= 20

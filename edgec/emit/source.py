@@ -43,10 +43,11 @@ def _init(built: Built) -> list[str]:
     p = built.prefix
     upper = p.upper()
     lines = [f"edgec_status {p}_init({init_parameters(built)}) {{"]
+    lines.append("    if (m == NULL) return EDGEC_ERROR_ARGUMENT;")
     for space in built.arenas:
         v = built.arena_variable(space)
         lines += [
-            f"    if (m == NULL || {v} == NULL || {v}_bytes < {upper}_{v.upper()}_BYTES) return EDGEC_ERROR_ARENA;",
+            f"    if ({v} == NULL || {v}_bytes < {upper}_{v.upper()}_BYTES) return EDGEC_ERROR_ARENA;",
             f"    if ((uintptr_t){v} % {ARENA_ALIGNMENT} != 0) return EDGEC_ERROR_ALIGNMENT;",
         ]
     if built.program.states:

@@ -277,7 +277,7 @@ class _Lowering:
         states = {s.input: s.output for s in self.model.states}
         names, outputs = [], []
         for info in self.model.proto.graph.output:
-            value = self.values.get(info.name)
+            value = self.values.get(info.name) or self.integers.get(info.name)
             if value is None or value.tensor is None:
                 raise unsupported([(info.name, "output", "it is not a quantized tensor")])
             tensor = value.tensor

@@ -29,14 +29,19 @@ def place_in_memories(
     Raises:
         FitError: the arena, the state or the weights do not fit.
     """
+    try:
+        return _place(program, implementations, target)
+    except FitError as error:
+        error.hints = (*error.hints, *_alternatives(program, implementations, target))
+        raise
+
+
+def _place(
+    program: Program, implementations: Sequence[Implementation], target: Target
+) -> tuple[MemoryPlan, StateLayout, dict[str, Region]]:
     state = state_layout(program)
     weights = _place_weights(implementations, target)
-    spaces, label = _spaces(target, state)
-    try:
-        result = plan(problem_of(program, implementations, spaces, label))
-    except FitError as error:
-        error.hints = (*error.hints, *_alternatives(program, implementations, state, target))
-        raise
+    result = plan(problem_of(program, implementations, *_spaces(target, state)))
     check_plan(result)
     return result, state, weights
 
@@ -58,20 +63,18 @@ def _spaces(target: Target, state: StateLayout) -> tuple[list[Space], str]:
     return spaces, label
 
 
-def _alternatives(
-    program: Program, implementations: Sequence[Implementation], state: StateLayout, target: Target
-) -> list[str]:
-    """What to try when the arena does not fit: targets that ship with edgec on which it does, checked by planning."""
+def _alternatives(program: Program, implementations: Sequence[Implementation], target: Target) -> list[str]:
+    """What to try when the program does not fit: targets that ship with edgec on which it does, checked by placing."""
     hints = []
     if any(t.type.dtype == "float32" for t in program.tensors.values()):
-        hints.append("--precision int8: a quarter of the bytes")
+        hints.append("--precision int8: about a quarter of the bytes")
     fitting = []
     for name in sorted(set(list_targets()) - {target.name}):
         other = load_target(name)
         if not other.ram_spans():
             continue
         try:
-            plan(problem_of(program, implementations, *_spaces(other, state)))
+            _place(program, implementations, other)
         except FitError:
             continue
         fitting.append(name)
@@ -95,8 +98,7 @@ def _place_weights(implementations: Sequence[Implementation], target: Target) ->
             total, have = sum(sizes.values()), sum(r.size for r in regions)
             raise FitError(
                 f"weights need {total:,} B, {target.name} has {have:,} B of flash ({CODE_RESERVE:,} B kept for code):"
-                f" over by {total - have + CODE_RESERVE:,} B",
-                hint="a target with more or external flash, or a smaller model",
+                f" over by {total - have + CODE_RESERVE:,} B"
             )
         room[region.name] -= -(-size // 4) * 4
         result[name] = region

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tvm
 from tvm import s_tir, tirx
-from tvm.ir import PointerType, PrimType, Var
+from tvm.ir import Call, PointerType, PrimType, Var
 from tvm_ffi.structural import structural_map
 
 from edgec.program import C_TYPES, GeneratedFunction
@@ -90,8 +90,10 @@ def _bare_pointers(
     Also the C type of every pointer and the bytes of the hoisted ones.
     """
     pointers, declarations, types = [], [], []
-    for buffer in function.params:
-        pointer = Var(buffer.name, PointerType(PrimType(str(buffer.dtype)), "global"))
+    # Operator records name their parameters; elsewhere TVM does, after values of the model, whose names may be any text.
+    named = function.attrs is not None and "edgec.op" in function.attrs
+    for index, buffer in enumerate(function.params):
+        pointer = Var(buffer.name if named else f"p{index}", PointerType(PrimType(str(buffer.dtype)), "global"))
         pointers.append(pointer)
         declarations.append(tirx.DeclBuffer(buffer, data=pointer))
         types.append(C_TYPES[str(buffer.dtype)])
@@ -108,9 +110,16 @@ def _bare_pointers(
         workspaces.append(size)
         return tirx.DeclBuffer(buffer, data=pointer)
 
-    body = structural_map(function.body, (tirx.AllocBuffer, hoist))
+    body = structural_map(function.body, [(tirx.AllocBuffer, hoist), (Call, _absolute)])
     bare = tirx.PrimFunc(pointers, tirx.SeqStmt([*declarations, body]), attrs=function.attrs)
     return bare.with_attr("global_symbol", name), (tuple(types), tuple(workspaces))
+
+
+def _absolute(call: Call) -> Call:
+    """`fabsf` for the one intrinsic that TVM does not lower to C."""
+    if getattr(call.op, "name", "") != "tirx.fabs":
+        return call
+    return tirx.call_pure_extern(str(call.args[0].ty.dtype), "fabsf", call.args[0])
 
 
 def _definition(source: str, name: str) -> tuple[list[str], str]:

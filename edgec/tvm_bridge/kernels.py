@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tvm import tirx
@@ -34,5 +35,8 @@ def primfunc(op: Operator, types: Sequence[TensorType], attrs: Mapping[str, Any]
         types: types of all inputs in call order.
         attrs: structural attributes (shapes, strides, form of requantization).
     """
-    function = op.tir(T, tuple(types), op.infer(tuple(types), **attrs), **attrs)
+    out = op.infer(tuple(types), **attrs)
+    # TVMScript reads the source of every frame on the stack, which takes longer than all else; a thread's is short.
+    with ThreadPoolExecutor(1) as thread:
+        function = thread.submit(op.tir, T, tuple(types), out, **attrs).result()
     return function.with_attr("op_pattern", _OPAQUE).with_attr("edgec.op", op.name)

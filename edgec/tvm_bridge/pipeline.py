@@ -138,7 +138,8 @@ class _Walk:
             for i, f in enumerate(fields)
         ]
         renames = record is None and len(operands) == len(outputs) == 1
-        if renames and relax.analysis.has_reshape_pattern(primfunc_):
+        # TVM's analysis does not recognise a reshape to or from a scalar.
+        if renames and (relax.analysis.has_reshape_pattern(primfunc_) or [n.op for n in nodes] == ["Reshape"]):
             self.tensors[outputs[0]].view_of = operands[0]
             return outputs
         types = [self.tensors[name].type for name in operands]

@@ -3,7 +3,7 @@
 
     python examples/image_classification/train.py --epochs 30
 
-writes, below --out: the float ONNX file, samples.npz (test images with labels), calibration.npz (training
+writes, below --out: the float ONNX file, samples.npz (test images) and labels.npz, calibration.npz (training
 images) and train.log. It can be interrupted with Ctrl-C; the same command then resumes after the last
 finished epoch with the same result, because all randomness is drawn from (seed, epoch).
 """
@@ -256,10 +256,9 @@ def write_results(
     if arguments.images:
         for file, data, count in (("samples", test, SAMPLES), ("calibration", train_data, CALIBRATION)):
             chosen = balanced(data.labels, count)
-            arrays = {name: as_input(data.images[chosen], shape).numpy()}
+            np.savez_compressed(path.parent / f"{file}.npz", **{name: as_input(data.images[chosen], shape).numpy()})
             if file == "samples":
-                arrays["labels"] = data.labels[chosen].numpy()
-            np.savez_compressed(path.parent / f"{file}.npz", **arrays)  # type: ignore[arg-type]
+                np.savez_compressed(path.parent / "labels.npz", labels=data.labels[chosen].numpy())
             print(f"wrote {path.parent / f'{file}.npz'}")
 
 
