@@ -136,9 +136,11 @@ def _sizes(built: Built, firmware: Firmware | None, stack: StackBound | None) ->
     have = sum(s.size for s in built.target.ram_spans())
     if ram["total_bytes"] > have:
         raise FitError(
-            f"the program does not fit {built.target.name}",
-            need=f"{ram['total_bytes']:,} B",
-            have=f"{have:,} B",
+            f"the program needs {ram['total_bytes']:,} B of RAM, {built.target.name} has {have:,} B:"
+            f" over by {ram['total_bytes'] - have:,} B at {built.plan.peak_at}",
+            need=f"arena {ram['arena_bytes']:,} + state {ram['state_bytes']:,} + stack {ram['stack_bytes']:,}"
+            f" + static {ram['static_bytes']:,} B",
+            hint="a target with more RAM, or a smaller model",
         )
     return {
         "ram": ram,

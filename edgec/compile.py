@@ -66,9 +66,7 @@ def compile_model(
         plan, state, weights = place_in_memories(program, kernels, target)  # phase 5: offsets; checked
         dump.plan("5-plan.txt", plan)
         progress("emit C, compile, link")
-        build(
-            Built(program, kernels, plan, state, target, weights), model, part
-        )  # phase 6: C, binary, manifest
+        build(Built(program, kernels, plan, state, target, weights), model, part)  # phase 6: C, binary, manifest
     return load_artifact(out)
 
 
@@ -155,7 +153,5 @@ class Dump:
         rows = [f"{'space':<24} {'offset':>8} {'bytes':>8} live range   buffer"]
         for b in plan.problem.buffers:
             place = plan.placements[b.name]
-            rows.append(
-                f"{place.space:<24} {place.offset:>8} {b.size:>8} [{b.first:>4},{b.last:>4})  {b.name}"
-            )
+            rows.append(f"{place.space:<24} {place.offset:>8} {b.size:>8} [{b.first:>4},{b.last:>4})  {b.name}")
         self.text(name, "\n".join(rows) + "\n")

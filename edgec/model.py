@@ -88,11 +88,7 @@ class Model:
 
     def macs(self) -> int:
         """Multiply-accumulates of one run: Gemm, MatMul and Conv of the canonical graph (static shapes)."""
-        return sum(
-            _node_macs(node, shapes)
-            for shapes in [value_shapes(self.proto)]
-            for node in self.proto.graph.node
-        )
+        return sum(_node_macs(node, shapes) for shapes in [value_shapes(self.proto)] for node in self.proto.graph.node)
 
 
 def value_shapes(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
@@ -137,9 +133,7 @@ def save_model(model: Model, path: Path) -> None:
     proto.CopyFrom(model.proto)
     set_state_contract(proto, model.states)
     if proto.ByteSize() > MAX_MODEL_BYTES:
-        raise UsageError(
-            f"{path}: the model is too large for one ONNX file", need=f"at most {MAX_MODEL_BYTES:,} B"
-        )
+        raise UsageError(f"{path}: the model is too large for one ONNX file", need=f"at most {MAX_MODEL_BYTES:,} B")
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         aside.write_bytes(proto.SerializeToString())
@@ -180,9 +174,7 @@ def _drop_default_inputs(proto: onnx.ModelProto) -> None:
         proto.graph.input.extend(kept)
 
 
-def _fix_input_shapes(
-    proto: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]], notes: list[str]
-) -> None:
+def _fix_input_shapes(proto: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]], notes: list[str]) -> None:
     known = [v.name for v in proto.graph.input]
     for name in input_shapes:
         if name not in known:
@@ -300,9 +292,7 @@ def _declared_states(proto: onnx.ModelProto) -> list[StatePair]:
         pairs = []
         for entry in json.loads(text):
             reset = float(entry.get("reset", 0.0))
-            if not (
-                isinstance(entry["input"], str) and isinstance(entry["output"], str) and math.isfinite(reset)
-            ):
+            if not (isinstance(entry["input"], str) and isinstance(entry["output"], str) and math.isfinite(reset)):
                 raise TypeError("input and output are names, reset is a finite number")
             pairs.append(StatePair(entry["input"], entry["output"], reset))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

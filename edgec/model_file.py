@@ -82,9 +82,7 @@ def check_opsets(proto: ModelProto, where: str) -> None:
     opset = next((o.version for o in proto.opset_import if o.domain in _STANDARD_DOMAINS), None)
     newest = onnx.defs.onnx_opset_version()
     if opset is None:
-        raise UsageError(
-            f"{where} names no version of the standard ONNX operators", need=f"opset >= {MIN_OPSET}"
-        )
+        raise UsageError(f"{where} names no version of the standard ONNX operators", need=f"opset >= {MIN_OPSET}")
     if opset < MIN_OPSET or opset > newest:
         raise UnsupportedError(
             f"{where} uses operator set {opset}",
@@ -98,8 +96,7 @@ def check_opsets(proto: ModelProto, where: str) -> None:
             f"{node.domain}:{node.op_type} (node {node.name or '<unnamed>'!r})"
             for nodes in (_nodes(proto.graph), *(_function_nodes(f) for f in proto.functions))
             for node in nodes
-            if node.domain not in _STANDARD_DOMAINS
-            and (node.domain, node.op_type, node.overload) not in functions
+            if node.domain not in _STANDARD_DOMAINS and (node.domain, node.op_type, node.overload) not in functions
         }
     )
     if foreign:
@@ -243,9 +240,7 @@ def _check_tensors(proto: ModelProto, where: str) -> None:
         if tensor.data_type == TensorProto.STRING:
             continue
         if any(d < 0 for d in tensor.dims) or math.prod(tensor.dims) > MAX_MODEL_BYTES:
-            raise UsageError(
-                f"{where}: tensor {tensor.name!r} has an impossible shape", have=str(list(tensor.dims))
-            )
+            raise UsageError(f"{where}: tensor {tensor.name!r} has an impossible shape", have=str(list(tensor.dims)))
         try:
             onnx.numpy_helper.to_array(tensor)
         except Exception as error:  # NumPy and ONNX raise what they like for data that does not fit its shape

@@ -98,9 +98,7 @@ def run_artifact(
     with open_artifact(artifact, runner) as device:
         device.reset()
         for step in range(steps):
-            for collected, result in zip(
-                outputs, device.run([f[step].tobytes() for f in feeds]), strict=True
-            ):
+            for collected, result in zip(outputs, device.run([f[step].tobytes() for f in feeds]), strict=True):
                 collected.append(result)
             tell(step + 1)
     return {

@@ -7,6 +7,7 @@ Nothing in edgec asks for a target by name; it asks what the target has (`target
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -210,9 +211,7 @@ class Target:
         order = {region.name: i for i, region in enumerate(self.memory)}
         # Fastest first; among equals the order of the file, which lists general-purpose memory before
         # special ones.
-        return tuple(
-            sorted(spans, key=lambda s: (min(r.wait_states for r in s.regions), order[s.regions[0].name]))
-        )
+        return tuple(sorted(spans, key=lambda s: (min(r.wait_states for r in s.regions), order[s.regions[0].name])))
 
     def ram_spans(self) -> list[Span]:
         """Address-adjacent RAM merged, fastest first (by its fastest part, then in the order of the file)."""
@@ -279,9 +278,7 @@ def _parse(table: dict[str, Any], path: Path) -> Target:
     memory_fields, peripheral_fields = top.table("memory"), top.table("peripherals")
     origins = {key: peripheral_fields.table(key).size("origin") for key in peripheral_fields.keys_left()}
     memory = tuple(_region(memory_fields.table(key), origins) for key in memory_fields.keys_left())
-    peripherals = tuple(
-        _peripheral(peripheral_fields.table(key), origins) for key in peripheral_fields.keys_left()
-    )
+    peripherals = tuple(_peripheral(peripheral_fields.table(key), origins) for key in peripheral_fields.keys_left())
     memory_fields.finish()
     peripheral_fields.finish()
     _check_memory(memory, peripherals, memory_fields)
@@ -306,7 +303,14 @@ def _cpu(fields: Fields, *, host: bool) -> Cpu:
     return Cpu(core, frozenset(features), clock_hz, icache, dcache)
 
 
+def _check_name(fields: Fields) -> None:
+    """Names of memories become names of sections and of C: letters, digits, - and _."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", fields.name):
+        raise fields.error("", "not a name for a memory", need="letters, digits, - and _")
+
+
 def _region(fields: Fields, origins: dict[str, int]) -> Region:
+    _check_name(fields)
     region = Region(
         fields.name,
         fields.size("origin"),

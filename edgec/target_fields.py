@@ -79,9 +79,7 @@ class Fields:
         if value not in known:
             close = nearest(value, known)
             need = "one of " + ", ".join(known) if known else None
-            raise self.error(
-                key, f"unknown value {value!r}", need=need, hint=f'{key} = "{close}"' if close else None
-            )
+            raise self.error(key, f"unknown value {value!r}", need=need, hint=f'{key} = "{close}"' if close else None)
         return value
 
     @overload
@@ -111,9 +109,7 @@ class Fields:
         if isinstance(value, str):
             match = re.fullmatch(r"(\d+) ?([KM]?)", value)
             if not match:
-                raise self.error(
-                    key, f"{value!r} is not a size", need='an integer, or a string like "64K" or "1M"'
-                )
+                raise self.error(key, f"{value!r} is not a size", need='an integer, or a string like "64K" or "1M"')
             self._table = {**self._table, key: int(match[1]) * _UNITS[match[2]]}
         return self.integer(key, low=low)
 
@@ -122,9 +118,7 @@ class Fields:
         text = self.string(key)
         match = re.fullmatch(r"(\w+)\+(0x[0-9A-Fa-f]+)", text)
         if not match:
-            raise self.error(
-                key, f"{text!r} is not a register", need='a peripheral and an offset, like "rcc+0x30"'
-            )
+            raise self.error(key, f"{text!r} is not a register", need='a peripheral and an offset, like "rcc+0x30"')
         if match[1] not in origins:
             close = nearest(match[1], origins)
             raise self.error(key, f"[peripherals] has no {match[1]!r}", hint=close)

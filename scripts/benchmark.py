@@ -13,20 +13,26 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from edgec.compile import Options, compile_model
-from edgec.model import load_model
+from edgec.model import Model, load_model
 from edgec.quantize.dataset import load_samples
 from edgec.run import profile_artifact
 from edgec.target import load_target
 
 ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
 PAGE = ROOT / "docs" / "benchmarks.md"
+sys.path.insert(0, str(EXAMPLES / "image_classification"))
+from images import as_input  # noqa: E402
+
 MARKS = ("<!-- table: scripts/benchmark.py -->", "<!-- end -->")
 
 
@@ -42,30 +48,41 @@ class Peer:
 
 @dataclass(frozen=True)
 class Job:
-    """A shipped model, its calibration samples and its peers."""
+    """A shipped model (below examples/), what makes its calibration samples, and its peers."""
 
     title: str
     model: str
-    calibration: str
+    samples: Callable[[Model], dict[str, np.ndarray]]
     peers: tuple[Peer, ...] = ()
+
+
+def images(model: Model) -> dict[str, np.ndarray]:
+    """The shipped calibration images, enlarged to what the model takes."""
+    with np.load(EXAMPLES / "image_classification" / "calibration.npz") as data:
+        return {"image": as_input(data["image"].reshape(-1, 28, 28), model.inputs[0].shape)}
+
+
+def stream(model: Model) -> dict[str, np.ndarray]:
+    """The shipped stream."""
+    return load_samples(EXAMPLES / "streaming" / "stream.npz", model.inputs)
 
 
 JOBS = (
     Job(
         "MCUFormer-style classifier, Fashion-MNIST",
         "image_classification/mcuformer_fashion_mnist.onnx",
-        "image_classification/calibration.npz",
+        images,
     ),
     Job(
         "ViT 64x64, patch 8, width 96, depth 4, 3 heads",
         "image_classification/vit64.onnx",
-        "image_classification/calibration.npz",
+        images,
         (Peer("TFLite Micro + CMSIS-NN, int8 (GELU replaced)", 142_830_000, 146_936, 572_072),),
     ),
     Job(
         "recurrent step x 16, h 64, m 32",
         "streaming/recurrent_16_64_32.onnx",
-        "streaming/stream.npz",
+        stream,
         (
             Peer("ExecuTorch Cortex-M, int8", 57_600, 9_876, 52_168),
             Peer("TFLite Micro, int8", 85_500, 5_800, 73_912),
@@ -76,9 +93,8 @@ JOBS = (
 
 def measure(job: Job) -> list[str]:
     """Rows of the table for one job: ours and its peers'."""
-    model = load_model(ROOT / "examples" / job.model)
-    (image, *_) = model.inputs
-    samples = load_samples(ROOT / "examples" / job.calibration, model.inputs) if fits(job) else upscaled(image.shape)
+    model = load_model(EXAMPLES / job.model)
+    samples = job.samples(model)
     with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
         options = Options(calibration=samples)
         artifact = compile_model(model, load_target("stm32f746"), Path(folder) / "artifact", options)
@@ -91,20 +107,6 @@ def measure(job: Job) -> list[str]:
         f"| {tool.ram:,} | {tool.flash:,} |"
         for tool in (ours, *job.peers)
     ]
-
-
-def fits(job: Job) -> bool:
-    """Whether the calibration file has the model's own shapes."""
-    return not job.model.endswith("vit64.onnx")
-
-
-def upscaled(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """The shipped 28x28 calibration images brought to `shape` [1, 3, 64, 64], nearest neighbour."""
-    with np.load(ROOT / "examples/image_classification/calibration.npz") as data:
-        images = data["image"].reshape(-1, 28, 28)
-    rows = np.arange(shape[2]) * 28 // shape[2]
-    large = images[:16, rows][:, :, rows]
-    return {"image": np.repeat(large[:, None, None], shape[1], axis=2).astype(np.float32)}
 
 
 def main() -> None:

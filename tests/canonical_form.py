@@ -103,15 +103,11 @@ def check_form(model: Model) -> None:
             assert attributes["axis"] == -1
         if node.op_type == "LayerNormalization":
             assert attributes["axis"] == -1
-            assert (
-                constants[node.input[1]].shape == constants[node.input[2]].shape == shapes[node.input[0]][-1:]
-            )
+            assert constants[node.input[1]].shape == constants[node.input[2]].shape == shapes[node.input[0]][-1:]
         if node.op_type == "Reshape":
             assert shapes[node.input[0]] != shapes[node.output[0]]
             before = producers.get(node.input[0])
-            if (
-                before is not None and before.op_type == "Reshape"
-            ):  # two views in a row only where both are read
+            if before is not None and before.op_type == "Reshape":  # two views in a row only where both are read
                 assert len(readers[node.input[0]]) > 1
 
 
@@ -136,9 +132,7 @@ def hand_model(
 
 
 def node(op_type: str, inputs: str, output: str, **attributes: object) -> onnx.NodeProto:
-    return helper.make_node(
-        op_type, inputs.split(), output.split(), name=f"{output.split()[0]}_node", **attributes
-    )
+    return helper.make_node(op_type, inputs.split(), output.split(), name=f"{output.split()[0]}_node", **attributes)
 
 
 def f32(*shape: int, seed: int = 0) -> np.ndarray:

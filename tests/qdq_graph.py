@@ -43,12 +43,14 @@ class Graph:
 
     Args:
         seed: of scales, zero points and values.
-        unsigned: write uint8 instead of int8.
+
+    Attributes:
+        dtype: int8 or uint8, of the activations that are quantized from here on.
     """
 
-    def __init__(self, seed: int, *, unsigned: bool = False) -> None:
+    def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
-        self.dtype = np.dtype(np.uint8 if unsigned else np.int8)
+        self.dtype = np.dtype(np.int8)
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
         self.inputs: dict[str, np.ndarray] = {}

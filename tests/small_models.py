@@ -53,9 +53,7 @@ class Graph:
     def integers(self, *values: int) -> str:
         return self.const(np.array(values, np.int64))
 
-    def save(
-        self, path: Path, inputs: Shapes, outputs: Shapes, states: Sequence[tuple[str, str, float]] = ()
-    ) -> Path:
+    def save(self, path: Path, inputs: Shapes, outputs: Shapes, states: Sequence[tuple[str, str, float]] = ()) -> Path:
         proto = helper.make_model(
             helper.make_graph(
                 self.nodes,

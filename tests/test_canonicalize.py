@@ -47,9 +47,7 @@ def test_plain_vit(tmp_path: Path, kind: str, cls: bool, opset: int, dynamo: boo
     torch.manual_seed(0)
     module = ViT(kind, cls=cls)
     image = torch.randn(1, 3, 64, 64)
-    path = export(
-        module, {"x": image}, tmp_path / "v.onnx", opset=opset, dynamo=dynamo, open_batch=open_batch
-    )
+    path = export(module, {"x": image}, tmp_path / "v.onnx", opset=opset, dynamo=dynamo, open_batch=open_batch)
     model = canonical_form(load_model(path))
     histogram = model.histogram()
     tail = {"Concat": 1, "Gather": 1} if cls else {"ReduceMean": 1}

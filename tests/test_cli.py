@@ -303,14 +303,29 @@ def _double(g: Graph) -> None:
     g.op("Cast", g.op("Exp", g.op("Cast", "x", to=TensorProto.DOUBLE), name="the node"), to=TensorProto.FLOAT, out="y")
 
 
-@pytest.mark.parametrize("build", [_cumulative, _resized, _gated, _double])
+def _six_axes(g: Graph) -> None:
+    t = g.op("Reshape", "x", g.integers(1, 1, 2, 2, 2, 3))
+    t = g.op("Conv", t, g.random(1, 1, 1, 1, 1, 1), name="the node")
+    g.op("Reshape", t, g.integers(1, 4, 6), out="y")
+
+
+@pytest.mark.parametrize("build", [_cumulative, _resized, _gated, _double, _six_axes])
 def test_what_float32_cannot_compute_is_named(build: Callable[[Graph], None], desk: Path) -> None:
     g = Graph()
     build(g)
-    shape = {"_resized": (1, 4, 12), "_gated": (1, 4, 6)}.get(build.__name__, (1, 4, 6))
+    shape = (1, 4, 12) if build is _resized else (1, 4, 6)
     model = other_model(desk, g, inputs={"x": (1, 4, 6)}, outputs={"y": shape})
     error = refused(desk, 3, *compiling(desk, model=model, precision="float32", calibration=None)).err
     assert "the node" in error
+
+
+def test_a_type_that_tvm_brings_in_is_told(desk: Path) -> None:
+    g = Graph()
+    depth, ends = g.const(np.array(3, np.int64)), g.const(np.array([0, 1], np.float32))
+    g.op("OneHot", g.op("Cast", "x", to=TensorProto.INT64), depth, ends, out="y")
+    model = other_model(desk, g, inputs={"x": (1, 4)}, outputs={"y": (1, 4, 3)})
+    error = refused(desk, 3, *compiling(desk, model=model, precision="float32", calibration=None)).err
+    assert "float64" in error
 
 
 @pytest.mark.parametrize("precision", ["int8", "float32"])
@@ -350,6 +365,17 @@ def test_a_target_with_overlapping_regions_is_a_usage_error(desk: Path) -> None:
     assert "sram" in error
     assert "ccm" in error
     assert "overlap" in error
+
+
+@pytest.mark.parametrize("name", ['"c c"', "'a\"; } /*'", '"../x"', '"*"', '""'])
+def test_a_memory_whose_name_would_break_out_of_the_linker_script(name: str, desk: Path) -> None:
+    target = _target(desk, ("ccm   =", f"{name} ="))
+    assert "not a name" in refused(desk, 2, *compiling(desk, target=target)).err
+
+
+def test_a_target_may_be_called_anything(desk: Path) -> None:
+    target = _target(desk, ('"stm32f407"', '"x */ #error \\n \\\\ %n"'))
+    done(*compiling(desk, target=target))
 
 
 def test_a_model_that_does_not_fit_ram_says_need_have_over_where_and_what_to_try(desk: Path) -> None:
@@ -394,6 +420,21 @@ def test_quantize_writes_no_file_where_a_folder_is_or_nobody_may(desk: Path) -> 
     arguments = ("quantize", desk / "patches.onnx", "--calibration", desk / "samples.npz", "--out")
     for out in (desk / "q.onnx", "/dev/null/q.onnx", "/proc/new/q.onnx"):
         assert "cannot write" in refused(desk, 2, *arguments, out).err
+
+
+def test_export_writes_no_file_where_a_folder_is_or_nobody_may(desk: Path) -> None:
+    for out in (desk, "/dev/null/m.onnx", "/proc/new/m.onnx"):
+        assert "cannot write" in refused(desk, 2, "export", "recurrent-16-64-32", "--out", out).err
+    assert "no model named" in refused(desk, 2, "export", "recurrent", "--out", desk / "m.onnx").err
+    checkpoint = ("--checkpoint", desk / "samples.npz")
+    assert "checkpoint" in refused(desk, 2, "export", "recurrent-16-64-32", "--out", desk / "m.onnx", *checkpoint).err
+    printed = done("export", "recurrent-16-64-32", "--out", desk / "new" / "m.onnx", "--json").json
+    assert printed["bytes"] == (desk / "new" / "m.onnx").stat().st_size
+
+
+def test_a_cache_that_cannot_be_written_is_told(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
+    assert "XDG_CACHE_HOME" in refused(desk, 5, *compiling(desk)).err
 
 
 def test_run_writes_no_file_where_a_folder_is_or_nobody_may(desk: Path, patches_f746: Compiled) -> None:
@@ -492,6 +533,7 @@ def test_a_host_program_does_not_run_on_a_board(desk: Path, step_host: Compiled)
 
 
 def test_host_library_of_generated_code_that_does_not_compile(desk: Path, copy: Path) -> None:
+    shutil.rmtree(copy / "host", ignore_errors=True)  # what an earlier run has made
     (copy / "patches.c").write_text("#error broken\n")
     refused(desk, 5, *running(desk, copy, "--runner", "host-c"))
 

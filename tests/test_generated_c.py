@@ -22,17 +22,18 @@ from edgec.run import run_artifact
 from edgec.target import load_target
 from tests.command_line import done, tree
 from tests.conftest import Compiled
-from tests.small_models import Graph, reference, samples
+from tests.small_models import Graph, attention_block, reference, samples
 
 STRICT = ("-std=c11", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Werror", "-pedantic")
 # What a model may need from outside: the C library's memory functions, and what is its own.
 LIBRARY = {"memset", "memcpy", "memmove"}
 
 HOSTILE = (
-    "*/ int broken; /*", "// end \\", "??/", "new\nline", 'quo"te', "it's %s %n", "\\", "ünïcödé →", "日本", "int", "class",
-    "run", "init", "reset", "model", "arena", "state", "weights", "w", "m", "memcpy", "a.b", "a b", "a/b", "A_B", "a_b_2",
-    "9lives", "_", "x" * 500, "x" * 499 + "y", "x" * 500 + "é", "EDGEC_OK", "size_t", "uint8_t", "NULL", "tanhf", "p0", "i1", "i1_", "_Bool", "../../escape",
-    "#define run", "\t", "file", "%d", "__LINE__", "table_s8_6x256", "relu", "\\u0041", "\\\n", "trigraph ??/\n", "\x7f\x1b[2J",
+    "*/ int broken; /*", "// end \\", "??/", "new\nline", "quo\"te", "it's %s %n", "\\", "ünïcödé →", "日本",
+    "int", "class", "run", "init", "reset", "model", "arena", "state", "weights", "w", "m", "memcpy", "a.b",
+    "a b", "a/b", "A_B", "a_b_2", "9lives", "_", "x" * 500, "x" * 499 + "y", "x" * 500 + "é", "EDGEC_OK",
+    "size_t", "uint8_t", "NULL", "tanhf", "p0", "i1", "i1_", "_Bool", "../../escape", "#define run", "\t",
+    "file", "%d", "__LINE__", "table_s8_6x256", "relu", "\\u0041", "\\\n", "trigraph ??/\n", "\x7f\x1b[2J",
 )  # fmt: skip
 
 
@@ -76,9 +77,9 @@ def test_no_name_of_a_model_breaks_or_changes_its_program(target: str, precision
         done("run", tmp_path / "out", "--input", given, "--output", tmp_path / "r.npz", "--runner", runner)
         results = np.load(tmp_path / "r.npz")
         assert set(results.files) == set(expected)
-        tolerance = 1e-5 if precision == "float32" else 0.06  # two names mixed up: wrong by about 1
+        tolerance = 1e-6 if precision == "float32" else 0.05  # two names mixed up: wrong by about 1
         for name, wanted in expected.items():
-            np.testing.assert_allclose(results[name], wanted.reshape(results[name].shape), atol=tolerance)
+            assert np.sqrt(np.mean((results[name] - wanted.reshape(results[name].shape)) ** 2)) < tolerance, name
     assert compile_strictly(tmp_path / "out") == ""
 
 
@@ -134,7 +135,9 @@ def test_gcc_has_nothing_to_say(which: str, request: pytest.FixtureRequest, tmp_
     paths = [arg for path in includes(folder) for arg in ("-I", str(path))]
     command = ["gcc", "-O2", *STRICT, *paths, "-c"]
     for file in generated(folder):
-        told = subprocess.run([*command, str(file), "-o", str(tmp_path / "o.o")], capture_output=True, text=True, check=False)
+        told = subprocess.run(
+            [*command, str(file), "-o", str(tmp_path / "o.o")], capture_output=True, text=True, check=False
+        )
         assert (told.returncode, told.stderr) == (0, "")
 
 
@@ -142,7 +145,7 @@ def test_gcc_has_nothing_to_say(which: str, request: pytest.FixtureRequest, tmp_
 def test_headers_of_two_models_are_cpp(order: str, patches_f746: Compiled, step_f746: Compiled, tmp_path: Path) -> None:
     folders = {"patches": patches_f746.path, "step": step_f746.path}
     lines = [f'#include "{folders[name] / name}.h"' for name in order.split()]
-    lines += ["int main() { patches_model a{}; step_model b{}; (void)a; (void)b; return PATCHES_ARENA_BYTES > 0 ? 0 : 1; }"]
+    lines += ["int main() { patches_model a{}; step_model b{}; (void)a; (void)b; return PATCHES_ARENA_BYTES > 0; }"]
     (tmp_path / "user.cpp").write_text("\n".join(lines))
     command = [str(zig_binary()), "clang", "-x", "c++", *host_flags(), *STRICT, "-std=c++17", "-fsyntax-only"]
     command = [c for c in command if c not in ("-std=c11", "-Wstrict-prototypes")]
@@ -246,9 +249,7 @@ int driver_refusal(int which) {
 
 
 @pytest.fixture(scope="module")
-def driver(
-    patches_f746: Compiled, step_f746: Compiled, tmp_path_factory: pytest.TempPathFactory
-) -> ctypes.CDLL:
+def driver(patches_f746: Compiled, step_f746: Compiled, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """Both models and two streams of one of them in one C program with one arena."""
     from edgec.device.toolchain import Source
 
@@ -326,7 +327,7 @@ def test_init_refuses_what_it_cannot_use(driver: ctypes.CDLL) -> None:
     assert [driver.driver_refusal(i) for i in range(9)] == [code[name] for name in expected]
 
 
-# ---- the same again ---------------------------------------------------------------------------------------------------
+# ---- the same again ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("which", ["patches_f746", "step_f746"])
@@ -361,3 +362,23 @@ def test_the_linked_image_agrees_with_the_plan(which: str, request: pytest.Fixtu
     assert states == manifest["ram"]["state_bytes"]
     weights = sum(size for name, (_, size) in sections.items() if name.startswith(".weights"))
     assert weights == manifest["flash"]["weights_bytes"]
+
+
+def test_a_program_over_two_memories_has_an_arena_in_each(tmp_path: Path) -> None:
+    text = load_target("stm32f407").path.read_text()
+    (tmp_path / "small.toml").write_text(text.replace('"128K"', '"12K"').replace('size = "64K",', 'size = "8K",'))
+    model = attention_block(tmp_path / "a.onnx", tokens=44, width=32)
+    given = samples(tmp_path / "samples.npz", 3, x=(1, 44, 32))
+    options = ("--target", tmp_path / "small.toml", "--calibration", given, "--out", tmp_path / "out", "--json")
+    manifest = done("compile", model, *options).json
+    header = (tmp_path / "out" / "a.h").read_text()
+    sizes = {name: int(size) for name, size in re.findall(r"#define A_(ARENA\w*)_BYTES (\d+)", header)}
+    assert sizes.keys() == {"ARENA", "ARENA_CCM"}
+    assert sum(sizes.values()) == manifest["plan"]["arena_bytes"]
+    results = {}
+    for runner in ("sim", "host-c"):
+        out = tmp_path / f"{runner}.npz"
+        done("run", tmp_path / "out", "--input", given, "--output", out, "--raw", "--runner", runner)
+        results[runner] = np.load(out)["y"]
+    np.testing.assert_array_equal(results["sim"], results["host-c"])
+    assert compile_strictly(tmp_path / "out") == ""

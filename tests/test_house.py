@@ -47,11 +47,7 @@ def relative(path: Path) -> str:
 
 
 def test_files_are_short_enough_to_read_in_one_go() -> None:
-    code = [
-        p
-        for p in FILES
-        if relative(p).startswith(("edgec/", "runtime/")) and p.suffix in {".py", *C_SUFFIXES}
-    ]
+    code = [p for p in FILES if relative(p).startswith(("edgec/", "runtime/")) and p.suffix in {".py", *C_SUFFIXES}]
     assert code
     lines = {relative(p): len(p.read_text().splitlines()) for p in code}
     assert {name: n for name, n in lines.items() if n > MAX_LINES} == {}
@@ -71,11 +67,7 @@ def test_nobody_asks_for_a_target_by_name() -> None:
     """A board is data: code asks what the target can do, never which one it is."""
 
     def is_target_name(node: ast.expr) -> bool:
-        return (
-            isinstance(node, ast.Attribute)
-            and node.attr == "name"
-            and ast.unparse(node.value).endswith("target")
-        )
+        return isinstance(node, ast.Attribute) and node.attr == "name" and ast.unparse(node.value).endswith("target")
 
     asked = [
         f"{relative(path)}:{node.lineno}"
@@ -104,9 +96,7 @@ def test_heavy_libraries_come_in_through_their_door_only(package: str) -> None:
 def test_no_file_holds_a_path_of_somebodys_machine() -> None:
     """Binary files too: exporters like to write stack traces into models."""
     somewhere = re.compile(rb"(?<![\w.$}~])/(?:home|work|root|Users|tmp/w)/[\w.-]")
-    found = [
-        f"{relative(path)}: {hit.group()!r}" for path in FILES if (hit := somewhere.search(path.read_bytes()))
-    ]
+    found = [f"{relative(path)}: {hit.group()!r}" for path in FILES if (hit := somewhere.search(path.read_bytes()))]
     assert found == []
 
 

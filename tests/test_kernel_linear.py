@@ -51,9 +51,7 @@ def c_arguments(case: Case, x_offset: int = 0) -> tuple[list[np.ndarray], int]:
     return arrays, names.index("y")
 
 
-def make_case(
-    m: int, k: int, n: int, rng: np.random.Generator, *, extreme: bool = False, shifts: bool = False
-) -> Case:
+def make_case(m: int, k: int, n: int, rng: np.random.Generator, *, extreme: bool = False, shifts: bool = False) -> Case:
     """Values over their whole ranges; `extreme`: only the ends of the ranges."""
     x = rng.choice([-128, 127], (m, k)) if extreme else rng.integers(-128, 128, (m, k))
     w = rng.choice([-127, 127], (n, k)) if extreme else rng.integers(-127, 128, (n, k))
@@ -129,9 +127,7 @@ def on_core(core: str, image: Path, case: Case) -> tuple[np.ndarray, int, int]:
 
 @settings(deadline=None, max_examples=300)
 @given(cases(), st.integers(0, 3))
-def test_portable_kernel_equals_the_operator(
-    on_host: Callable[..., np.ndarray], case: Case, x_offset: int
-) -> None:
+def test_portable_kernel_equals_the_operator(on_host: Callable[..., np.ndarray], case: Case, x_offset: int) -> None:
     np.testing.assert_array_equal(on_host(case, x_offset), LINEAR.run(case.inputs, case.attrs))
 
 
@@ -188,9 +184,7 @@ CEILINGS = [(48, 192, 192, 0.831), (49, 96, 96, 0.888), (1, 192, 768, 1.032)]
 
 @pytest.mark.parametrize("core", CORE_TARGETS)
 @pytest.mark.parametrize(("m", "k", "n", "ceiling"), CEILINGS)
-def test_instructions_per_mac(
-    images: dict[str, Path], core: str, m: int, k: int, n: int, ceiling: float
-) -> None:
+def test_instructions_per_mac(images: dict[str, Path], core: str, m: int, k: int, n: int, ceiling: float) -> None:
     case = make_case(m, k, n, np.random.default_rng(k))
     y, instructions, _ = on_core(core, images[core], case)
     np.testing.assert_array_equal(y, LINEAR.run(case.inputs, {}))
@@ -323,9 +317,7 @@ def test_declines_with_a_reason() -> None:
     x, w, bias, mult, shift, params = case.inputs
     far = bias.copy()
     far[2] = 2**31 - 1
-    assert "column 2 could leave 32 bits" in str(
-        KERNEL.accepts(call_of(Case((x, w, far, mult, shift, params))))
-    )
+    assert "column 2 could leave 32 bits" in str(KERNEL.accepts(call_of(Case((x, w, far, mult, shift, params)))))
     large = np.where(np.arange(4) == 3, 2**30, mult).astype(np.int32)
     assert "column 3" in str(KERNEL.accepts(call_of(Case((x, w, bias, large, shift, params)))))
 
@@ -344,7 +336,5 @@ def test_headers_compile_alone(header: str, language: str) -> None:
     flags = ["-Wall", "-Wextra", "-Wconversion", "-Werror", "-fsyntax-only", "-x", language, *includes, "-"]
     for core in ([], list(cpu_flags(load_target("stm32f746").cpu))):
         command = [zig_binary(), "clang", *core, *flags]
-        done = subprocess.run(
-            command, input=f'#include "{header}"\n'.encode(), capture_output=True, check=False
-        )
+        done = subprocess.run(command, input=f'#include "{header}"\n'.encode(), capture_output=True, check=False)
         assert done.returncode == 0, done.stderr.decode()

@@ -178,9 +178,7 @@ def test_states_from_arguments_and_metadata(tmp_path: Path) -> None:
 def test_metadata_travels(tmp_path: Path) -> None:
     proto = _step()
     proto.metadata_props.add(key="author", value="somebody")
-    proto.metadata_props.add(
-        key=STATE_KEY, value=json.dumps([{"input": "h", "output": "h_next", "reset": 0.5}])
-    )
+    proto.metadata_props.add(key=STATE_KEY, value=json.dumps([{"input": "h", "output": "h_next", "reset": 0.5}]))
     model = load_model(_write(tmp_path / "a.onnx", proto))
     assert model.states == (StatePair("h", "h_next", 0.5),)
     save_model(model, tmp_path / "b.onnx")
@@ -300,9 +298,7 @@ def test_corrupted_bytes_are_refused_or_load(tmp_path: Path, data: st.DataObject
         at = data.draw(st.integers(0, len(content) - 1))
         content[at] = data.draw(st.integers(0, 255))
     path = tmp_path / "m.onnx"
-    path.write_bytes(
-        bytes(content[: data.draw(st.integers(1, len(content)))]) if data.draw(st.booleans()) else content
-    )
+    path.write_bytes(bytes(content[: data.draw(st.integers(1, len(content)))]) if data.draw(st.booleans()) else content)
     try:
         model = load_model(path)
     except (UsageError, UnsupportedError):
@@ -335,13 +331,9 @@ def test_no_operator_set(tmp_path: Path) -> None:
 def test_foreign_operators_are_all_named(tmp_path: Path) -> None:
     proto = _dense()
     for i in range(2):
-        proto.graph.node.add(
-            op_type=f"Magic{i}", domain="com.vendor", name=f"n{i}", input=["x"], output=[f"o{i}"]
-        )
+        proto.graph.node.add(op_type=f"Magic{i}", domain="com.vendor", name=f"n{i}", input=["x"], output=[f"o{i}"])
     proto.opset_import.add(domain="com.vendor", version=1)
-    _refused(
-        UnsupportedError, _write(tmp_path / "m.onnx", proto), "com.vendor:Magic0", "com.vendor:Magic1", "'n1'"
-    )
+    _refused(UnsupportedError, _write(tmp_path / "m.onnx", proto), "com.vendor:Magic0", "com.vendor:Magic1", "'n1'")
 
 
 def test_functions_of_the_model_are_known_unless_they_never_end(tmp_path: Path) -> None:

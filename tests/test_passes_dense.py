@@ -46,9 +46,7 @@ def test_gemm_flags(trans_a: int, trans_b: int, c: tuple[int, ...] | None) -> No
         weights["c"] = f32(*c, seed=1)
     names = "x w c" if c is not None else "x w"
     flags = {"transA": trans_a, "transB": trans_b, "alpha": 0.5, "beta": 2.0}
-    model = hand_model(
-        [node("Gemm", names, "y", **flags)], {"x": [7, 5] if trans_a else [5, 7]}, ["y"], weights
-    )
+    model = hand_model([node("Gemm", names, "y", **flags)], {"x": [7, 5] if trans_a else [5, 7]}, ["y"], weights)
     histogram = canonical_form(model).histogram()
     assert histogram["Gemm"] == 1
     assert histogram.get("Add", 0) == (c in ((5, 3), (5, 1))), histogram
@@ -62,16 +60,12 @@ def test_gemm_of_two_activations() -> None:
 
 def test_weights_on_the_left() -> None:
     for shape in ([7, 4], [1, 7, 4], [2, 3, 7, 4]):
-        model = canonical_form(
-            hand_model([node("MatMul", "w x", "y")], {"x": shape}, ["y"], {"w": f32(5, 7)})
-        )
+        model = canonical_form(hand_model([node("MatMul", "w x", "y")], {"x": shape}, ["y"], {"w": f32(5, 7)}))
         assert model.histogram()["Gemm"] == 1
 
 
 def test_stacked_weights_are_not_supported() -> None:
-    model = canonical_form(
-        hand_model([node("MatMul", "x w", "y")], {"x": [2, 4, 7]}, ["y"], {"w": f32(2, 7, 3)})
-    )
+    model = canonical_form(hand_model([node("MatMul", "x w", "y")], {"x": [2, 4, 7]}, ["y"], {"w": f32(2, 7, 3)}))
     assert model.histogram() == {"MatMul": 1}
     assert [u.op_type for u in unsupported_nodes(model)] == ["MatMul"]
     assert any("y_node" in note for note in model.notes)
@@ -122,9 +116,7 @@ def test_batch_norm(before: str) -> None:
     shape = [3, 7] if before == "gemm" else [1, 6, 4, 4]
     nodes = [*first, node("BatchNormalization", "a s t m v", "y")]
     weights = {**statistics, "w": f32(6, 6, 2, 2), "g": f32(6, 7)}
-    expected = {"conv": {"Conv"}, "patches": {"Gemm"}, "gemm": {"Gemm"}, "none": {"Relu", "Mul", "Add"}}[
-        before
-    ]
+    expected = {"conv": {"Conv"}, "patches": {"Gemm"}, "gemm": {"Gemm"}, "none": {"Relu", "Mul", "Add"}}[before]
     histogram = canonical_form(hand_model(nodes, {"x": shape}, ["y"], weights)).histogram()
     assert set(histogram) - set(MOVEMENT) == expected, histogram
 
@@ -134,9 +126,7 @@ def test_global_pooling() -> None:
     assert canonical_form(hand_model(nodes, {"x": [1, 6, 3, 5]}, ["y"])).histogram()["ReduceMean"] == 1
 
 
-@pytest.mark.parametrize(
-    ("axes", "keep"), [([1], 0), ([-1], 1), ([-1, 1], 0), (None, 0), (None, 1), ([0], 1)]
-)
+@pytest.mark.parametrize(("axes", "keep"), [([1], 0), ([-1], 1), ([-1, 1], 0), (None, 0), (None, 1), ([0], 1)])
 @pytest.mark.parametrize("op_type", ["ReduceMean", "ReduceSum"])
 def test_reductions(op_type: str, axes: list[int] | None, keep: int) -> None:
     weights = {} if axes is None else {"axes": np.array(axes)}
@@ -144,9 +134,7 @@ def test_reductions(op_type: str, axes: list[int] | None, keep: int) -> None:
     model = canonical_form(hand_model([reduction], {"x": [1, 4, 6]}, ["y"], weights))
     for n in model.proto.graph.node:
         if n.op_type == op_type:
-            (constant,) = (
-                numpy_helper.to_array(t) for t in model.proto.graph.initializer if t.name == n.input[1]
-            )
+            (constant,) = (numpy_helper.to_array(t) for t in model.proto.graph.initializer if t.name == n.input[1])
             assert (constant >= 0).all()
 
 
@@ -180,9 +168,7 @@ def test_fused_layers_are_split() -> None:
 
     model = canonical_form(_fused(gathers))
     assert model.histogram() == {"Gemm": 3, "Relu": 3, "Reshape": 3}
-    one = canonical_form(
-        _fused(lambda p: ([node("Slice", f"{p} four big ax", "s")], ["s"]))
-    )  # dead columns go
+    one = canonical_form(_fused(lambda p: ([node("Slice", f"{p} four big ax", "s")], ["s"])))  # dead columns go
     assert one.histogram() == {"Gemm": 1, "Relu": 1}
     assert one.macs() == 5 * 8 * 8
 

@@ -102,9 +102,7 @@ def _gelu(variant: str) -> Model:
     return hand_model(nodes, {"x": [3, 40]}, ["y"], {k: np.float32(v) for k, v in scalars.items()})
 
 
-@pytest.mark.parametrize(
-    "variant", ["erf", "erf_half_first", "erf_half_x", "erf_sum", "tanh_pow", "tanh_mul"]
-)
+@pytest.mark.parametrize("variant", ["erf", "erf_half_first", "erf_half_x", "erf_sum", "tanh_pow", "tanh_mul"])
 def test_decomposed_gelu(variant: str) -> None:
     model = canonical_form(_gelu(variant))
     assert model.histogram() == {"Gelu": 1}
@@ -184,8 +182,6 @@ def test_decomposed_softmax(maximum: bool, axis: int) -> None:
     nodes = [node("ReduceMax", "x axis", "top"), node("Sub", "x top", "z")] if maximum else []
     source = "z" if maximum else "x"
     nodes += [node("Exp", source, "e"), node("ReduceSum", "e axis", "t"), node("Div", "e t", "y")]
-    histogram = canonical_form(
-        hand_model(nodes, {"x": [1, 4, 6]}, ["y"], {"axis": np.array([axis])})
-    ).histogram()
+    histogram = canonical_form(hand_model(nodes, {"x": [1, 4, 6]}, ["y"], {"axis": np.array([axis])})).histogram()
     assert histogram["Softmax"] == 1
     assert set(histogram) <= {"Softmax", *MOVEMENT}, histogram

@@ -215,9 +215,7 @@ def test_every_activation_holds_zero_and_right_operands_are_symmetric() -> None:
         assert scale > 0
     for node in q.nodes("MatMul"):
         assert q.params(node.input[1])[1] == 0
-        projection = q.producer[
-            q.origin(node.input[1]).input[0]
-        ]  # the Gemm's own Q, behind the movement chain
+        projection = q.producer[q.origin(node.input[1]).input[0]]  # the Gemm's own Q, behind the movement chain
         assert q.producer[projection.input[0]].op_type == "Gemm"
     for node in q.nodes("Softmax"):
         assert q.params(node.output[0]) == (1 / 256, -128)

@@ -20,9 +20,7 @@ def ran(compiled: Compiled, out: Path, *options: object, given: Path | None = No
 
 
 @pytest.mark.parametrize("which", ["patches_f746", "step_f746"])
-def test_the_board_and_this_machine_give_equal_bits(
-    which: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+def test_the_board_and_this_machine_give_equal_bits(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     compiled: Compiled = request.getfixturevalue(which)
     board = ran(compiled, tmp_path / "a.npz", "--raw", "--runner", "sim")
     host = ran(compiled, tmp_path / "b.npz", "--raw", "--runner", "host-c")

@@ -26,9 +26,7 @@ WIDE = Space("ram", 1 << 30)
 
 
 @st.composite
-def buffers(
-    draw: st.DrawFn, max_size: int = 24, alignments: tuple[int, ...] = (1, 2, 4, 8)
-) -> tuple[Buffer, ...]:
+def buffers(draw: st.DrawFn, max_size: int = 24, alignments: tuple[int, ...] = (1, 2, 4, 8)) -> tuple[Buffer, ...]:
     def one(index: int) -> Buffer:
         first = draw(st.integers(0, 7))
         return Buffer(
@@ -66,11 +64,7 @@ def test_plan_in_one_space_is_right_and_between_its_bounds(parts: tuple[Buffer, 
     assert memory.placement_bound_bytes == max(live_bytes(problem))
     assert memory.peak_step == live_bytes(problem).index(memory.placement_bound_bytes)
     widest = max(b.alignment for b in parts)
-    assert (
-        memory.placement_bound_bytes
-        <= memory.arena_bytes
-        <= sum(-(-b.size // widest) * widest for b in parts)
-    )
+    assert memory.placement_bound_bytes <= memory.arena_bytes <= sum(-(-b.size // widest) * widest for b in parts)
     assert memory == plan(problem)
 
 
@@ -87,8 +81,7 @@ def test_plan_over_several_spaces_is_right_or_refused(
     except FitError:
         # Room for all of them side by side in every space they may use: then there is no excuse.
         assert any(
-            sum(-(-b.size // 8) * 8 for b in parts if b.allowed is None or space.name in b.allowed)
-            > space.capacity
+            sum(-(-b.size // 8) * 8 for b in parts if b.allowed is None or space.name in b.allowed) > space.capacity
             for space in spaces
         )
         return
@@ -195,9 +188,7 @@ def test_each_order_reaches_the_bound_where_the_others_do_not(
 
 def test_fit_error_names_need_have_difference_and_operator() -> None:
     parts = (Buffer("image", 38_944, 0, 2), Buffer("scores", 300_000, 1, 3), Buffer("logits", 12, 2, 3))
-    problem = Problem(
-        parts, (Space("ram", 327_680),), steps=("embed", "blocks.2.attn", "head"), target="stm32f746"
-    )
+    problem = Problem(parts, (Space("ram", 327_680),), steps=("embed", "blocks.2.attn", "head"), target="stm32f746")
     with pytest.raises(FitError) as caught:
         plan(problem)
     assert render(caught.value).splitlines() == [

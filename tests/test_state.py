@@ -83,9 +83,7 @@ def read_after_write() -> Model:
         helper.make_node("Tanh", ["s"], ["h2"], "tanh"),
         helper.make_node("Add", ["h", "h2"], ["y"], "mix"),
     ]
-    return _model(
-        nodes, {"x": 9, "h": 9}, {"y": 9, "h2": 9}, {"w": _weights(rng, 9, 9)}, (StatePair("h", "h2"),)
-    )
+    return _model(nodes, {"x": 9, "h": 9}, {"y": 9, "h2": 9}, {"w": _weights(rng, 9, 9)}, (StatePair("h", "h2"),))
 
 
 def _samples(model: Model, seed: int = 0, steps: int = STEPS) -> dict[str, np.ndarray[Any, Any]]:
@@ -95,9 +93,7 @@ def _samples(model: Model, seed: int = 0, steps: int = STEPS) -> dict[str, np.nd
 
 def _oracle(program: Program, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Outputs of a stream by the operators' NumPy definitions."""
-    state = {
-        s.source: np.full(program.tensors[s.source].type.shape, s.reset, np.int8) for s in program.states
-    }
+    state = {s.source: np.full(program.tensors[s.source].type.shape, s.reset, np.int8) for s in program.states}
     port, results = program.inputs[0], []
     assert port.quantization is not None
     for sample in x:
@@ -109,9 +105,7 @@ def _oracle(program: Program, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _compiled(model: Model, folder: Path, target: str = "stm32f746") -> Artifact:
-    return compile_model(
-        model, load_target(target), folder / target, Options(calibration=_samples(model, seed=1))
-    )
+    return compile_model(model, load_target(target), folder / target, Options(calibration=_samples(model, seed=1)))
 
 
 @pytest.mark.parametrize("make", [two_states, read_after_write])
@@ -150,9 +144,7 @@ def test_reset_begins_the_stream_anew(tmp_path: Path) -> None:
     x = _samples(model, steps=10)
     port = program.inputs[0]
     assert port.quantization is not None
-    feeds = [
-        quantize_real(s, port.quantization.scale, port.quantization.zero_point).tobytes() for s in x["x"]
-    ]
+    feeds = [quantize_real(s, port.quantization.scale, port.quantization.zero_point).tobytes() for s in x["x"]]
     for runner in ("host-c", "sim"):
         with open_artifact(artifact, runner) as device:
             device.reset()

@@ -62,13 +62,10 @@ def test_the_image_starts_with_the_vectors(tmp_path: Path) -> None:
 
 
 def test_external_weights_get_their_own_image(tmp_path: Path) -> None:
-    weights = write(
-        tmp_path / "w.c", '__attribute__((section(".weights.qspi"))) const volatile char w[5] = "ABCD";\n'
-    )
+    weights = write(tmp_path / "w.c", '__attribute__((section(".weights.qspi"))) const volatile char w[5] = "ABCD";\n')
     code = write(
         tmp_path / "m.c",
-        "extern const volatile char w[5];\n"
-        "void Reset_Handler(void);\nvoid Reset_Handler(void) { (void)w[1]; }\n",
+        "extern const volatile char w[5];\nvoid Reset_Handler(void);\nvoid Reset_Handler(void) { (void)w[1]; }\n",
     )
     disco = load_target("stm32f746g-disco")
     sources = [Source(weights, "model"), Source(code, "model")]
@@ -108,9 +105,7 @@ def test_objects_are_cached_by_content(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "inc").mkdir()
     header = write(tmp_path / "inc" / "v.h", "#define V 1\n")
-    source = Source(
-        write(tmp_path / "a.c", '#include "v.h"\nint a(void);\nint a(void) { return V; }\n'), "model"
-    )
+    source = Source(write(tmp_path / "a.c", '#include "v.h"\nint a(void);\nint a(void) { return V; }\n'), "model")
 
     def build() -> Path:
         return compile_objects([source], [tmp_path / "inc"], host_flags())[0]
@@ -145,9 +140,7 @@ def divide(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 edges = st.sampled_from([0, 1, 2, 3, (1 << 32) - 1, 1 << 32, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
 
 
-@given(
-    a=edges | st.integers(0, (1 << 64) - 1), b=edges | st.integers(0, (1 << 64) - 1) | st.integers(0, 1 << 20)
-)
+@given(a=edges | st.integers(0, (1 << 64) - 1), b=edges | st.integers(0, (1 << 64) - 1) | st.integers(0, 1 << 20))
 def test_unsigned_division_is_pythons(divide: ctypes.CDLL, a: int, b: int) -> None:
     rest = ctypes.c_uint64()
     quotient = divide.edgec_divide_u64(ctypes.c_uint64(a), ctypes.c_uint64(b), ctypes.byref(rest))

@@ -46,9 +46,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("installed")
     run(sys.executable, "-m", "venv", "--without-pip", home, cwd=home)
     python = home / "bin" / "python"
-    run(
-        sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel, cwd=home
-    )
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel, cwd=home)
     # Path files are not followed from here, so an editable edgec in this environment stays out of reach.
     (site,) = home.glob("lib/python*/site-packages")
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
@@ -88,9 +86,7 @@ def test_installed_edgec_is_the_wheels(installed: Path, tmp_path: Path) -> None:
 
 def test_installed_edgec_knows_the_targets(installed: Path, tmp_path: Path) -> None:
     listed = json.loads(run(installed / "edgec", "targets", "--json", cwd=tmp_path))
-    assert {path.stem for path in (ROOT / "targets").glob("*.toml")} <= {
-        entry["name"] for entry in listed["targets"]
-    }
+    assert {path.stem for path in (ROOT / "targets").glob("*.toml")} <= {entry["name"] for entry in listed["targets"]}
 
 
 def test_installed_edgec_compiles_for_a_board(installed: Path, tmp_path: Path) -> None:

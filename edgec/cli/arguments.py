@@ -50,8 +50,6 @@ def _shapes(texts: list[str]) -> dict[str, list[int]]:
         except ValueError:
             shape = []
         if not equals or not name or not shape or min(shape) < 1:
-            raise UsageError(
-                f"--input-shape {text!r} is not a shape", need="NAME=1,3,64,64 (positive numbers)"
-            )
+            raise UsageError(f"--input-shape {text!r} is not a shape", need="NAME=1,3,64,64 (positive numbers)")
         shapes[name] = shape
     return shapes

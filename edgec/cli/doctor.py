@@ -25,16 +25,12 @@ def command(json_: Json = False) -> None:
             {
                 "python": sys.version.split()[0],
                 "checks": [
-                    {"name": c.name, "ok": c.ok, "needed": c.needed, "found": c.found, "hint": c.hint}
-                    for c in checks
+                    {"name": c.name, "ok": c.ok, "needed": c.needed, "found": c.found, "hint": c.hint} for c in checks
                 ],
             }
         )
     else:
-        rows = [
-            (c.name, "ok" if c.ok else "MISSING" if c.needed else "absent", c.found, c.hint or "")
-            for c in checks
-        ]
+        rows = [(c.name, "ok" if c.ok else "MISSING" if c.needed else "absent", c.found, c.hint or "") for c in checks]
         print(table(("what", "", "found", "hint"), rows))
     if any(c.needed and not c.ok for c in checks):
         raise typer.Exit(5)

@@ -18,17 +18,17 @@ EXAMPLE = "edgec export vit-64 --out vit64.onnx"
 def command(
     name: Annotated[str, typer.Argument(help="A name from `edgec models`.")],
     out: Annotated[Path, typer.Option("--out", help="The ONNX file to write.")],
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Trained weights (a state dict); else random ones.")
-    ] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Trained weights (a state dict); else random ones.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Export a model."""
+    from edgec.artifact import new_file
     from edgec.export import export
 
-    path = export(name, out, checkpoint=checkpoint, seed=seed)
+    with new_file(out) as part:
+        export(name, part, checkpoint=checkpoint, seed=seed)
     if json_:
-        print_json({"model": name, "onnx": str(path), "bytes": path.stat().st_size})
+        print_json({"model": name, "onnx": str(out), "bytes": out.stat().st_size})
     else:
-        print(f"wrote {path} ({path.stat().st_size:,} B)")
+        print(f"wrote {out} ({out.stat().st_size:,} B)")

@@ -51,9 +51,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[
     widths = [max(len(r[i]) for r in cells) for i in range(len(header))]
     flush = set(right)
     lines = [
-        "  ".join(
-            c.rjust(w) if i in flush else c.ljust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True))
-        )
+        "  ".join(c.rjust(w) if i in flush else c.ljust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True)))
         for r in cells
     ]
     return "\n".join(line.rstrip() for line in lines)

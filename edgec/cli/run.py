@@ -32,9 +32,7 @@ Artifact = Annotated[Path, typer.Argument(metavar="DIR", help="What `edgec compi
 
 def command(
     artifact: Artifact,
-    input_: Annotated[
-        Path, typer.Option("--input", help="npz by input name; leading axis = samples or steps.")
-    ],
+    input_: Annotated[Path, typer.Option("--input", help="npz by input name; leading axis = samples or steps.")],
     output: Annotated[Path, typer.Option("--output", help="npz to write, by output name.")],
     runner: Runner = None,
     raw: Annotated[bool, typer.Option("--raw", help="Write the device's integers.")] = False,
@@ -58,8 +56,6 @@ def command(
         results = run_artifact(loaded, samples, runner.value if runner else None, raw=raw, tell=tell)
         save_outputs(part, results)
     if json_:
-        print_json(
-            {"output": str(output), what: total, "outputs": {k: list(v.shape) for k, v in results.items()}}
-        )
+        print_json({"output": str(output), what: total, "outputs": {k: list(v.shape) for k, v in results.items()}})
     else:
         print(f"wrote {output}: " + ", ".join(f"{k} {list(v.shape)}" for k, v in results.items()))

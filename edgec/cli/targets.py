@@ -30,8 +30,7 @@ def command(json_: Annotated[bool, typer.Option("--json", help="Print one JSON o
                         "clock_hz": t.cpu.clock_hz,
                         "runner": t.runner,
                         "memory": [
-                            {"name": r.name, "kind": r.kind, "origin": r.origin, "bytes": r.size}
-                            for r in t.memory
+                            {"name": r.name, "kind": r.kind, "origin": r.origin, "bytes": r.size} for r in t.memory
                         ],
                     }
                     for t in found

@@ -207,8 +207,7 @@ def _compile(source: Source, includes: Sequence[Path], flags: Sequence[str], hea
     cached = folder / f"{source.path.stem}-{digest[:24]}.o"
     if cached.exists():
         return cached
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix="part-") as part:
+    with _workplace(folder) as part:
         made = Path(part) / cached.name
         args: list[str | Path] = [*flags, *(f"-I{path}" for path in includes), "-c", source.path, "-o", made]
         result = _run_zig("clang", args)
@@ -216,6 +215,18 @@ def _compile(source: Source, includes: Sequence[Path], flags: Sequence[str], hea
             raise DeviceError(f"cannot compile {source.path}\n{result.stderr.rstrip()}")
         made.replace(cached)
     return cached
+
+
+def _workplace(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder to write in, in the cache."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=folder, prefix="part-")
+    except OSError as error:
+        raise DeviceError(
+            f"cannot write the cache {cache_dir()}: {error.strerror}",
+            hint="set XDG_CACHE_HOME to a folder where you may write",
+        ) from None
 
 
 def _headers_digest(folders: Iterable[Path]) -> str:

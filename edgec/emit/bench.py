@@ -24,9 +24,7 @@ def bench_source(built: Built, model_id: str) -> str:
         arguments.append(f"{v}, sizeof {v}")
     if built.program.states:
         section = ', section(".state")' if spans else ""
-        lines.append(
-            f"static int8_t state[{upper}_STATE_BYTES] __attribute__((aligned({upper}_ALIGNMENT){section}));"
-        )
+        lines.append(f"static int8_t state[{upper}_STATE_BYTES] __attribute__((aligned({upper}_ALIGNMENT){section}));")
     arguments.append("state, sizeof state" if built.program.states else "NULL, 0")
     reset = f"{p}_reset(&model);" if built.program.states else ""
     lines += [
@@ -64,9 +62,7 @@ def bench_source(built: Built, model_id: str) -> str:
 
 
 def _cases(built: Built, ports: list[Port]) -> list[str]:
-    cases = [
-        f"    case {i}: return {built.prefix}_{built.ports[p.name]}(&model);" for i, p in enumerate(ports)
-    ]
+    cases = [f"    case {i}: return {built.prefix}_{built.ports[p.name]}(&model);" for i, p in enumerate(ports)]
     return ["    switch (index) {", *cases, "    default: return NULL;", "    }"]
 
 

@@ -63,9 +63,7 @@ def _pin(target: Target, pin: Pin) -> Iterator[BootStep]:
     alternate = port + _GPIO_AFRL + 4 * (n // 8)
     yield BootStep(alternate, 0xF << 4 * (n % 8), pin.alternate << 4 * (n % 8), 0, 0)
     yield BootStep(port + _GPIO_OSPEEDR, 0, 3 << 2 * n, 0, 0)
-    yield BootStep(
-        port + _GPIO_MODER, 3 << 2 * n, 2 << 2 * n, 0, 0
-    )  # last: the pin leaves its reset mode ready
+    yield BootStep(port + _GPIO_MODER, 3 << 2 * n, 2 << 2 * n, 0, 0)  # last: the pin leaves its reset mode ready
 
 
 def _initializer(step: BootStep, clock_hz: int) -> str:

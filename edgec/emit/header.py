@@ -87,9 +87,7 @@ def _sizes(built: Built) -> list[str]:
         kind = built.program.tensors[port.tensor].type
         lines.append(f"#define {name}_BYTES {kind.bytes}")
         if port.quantization is not None:
-            lines.append(
-                f"#define {name}_SCALE {port.quantization.scale!r}f /* real = scale * (q - zero_point) */"
-            )
+            lines.append(f"#define {name}_SCALE {port.quantization.scale!r}f /* real = scale * (q - zero_point) */")
             lines.append(f"#define {name}_ZERO_POINT ({port.quantization.zero_point})")
     return lines
 

@@ -78,8 +78,7 @@ def _flash_sections(flash: Region, external: list[Region]) -> list[str]:
 def _static_sections(fast: Span, flash: Region, stack: int) -> list[str]:
     ram = fast.identifier
     return [
-        f".stack (NOLOAD) : ALIGN(8) {{ edgec_stack_bottom = .; . += {stack:#x}; edgec_stack_top = .; }} "
-        f"> {ram}",
+        f".stack (NOLOAD) : ALIGN(8) {{ edgec_stack_bottom = .; . += {stack:#x}; edgec_stack_top = .; }} > {ram}",
         ".data : ALIGN(8) { edgec_data_start = .; *(.data .data.*) . = ALIGN(4); edgec_data_end = .; } "
         f"> {ram} AT > {flash.name}",
         "edgec_data_load = LOADADDR(.data);",

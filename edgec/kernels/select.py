@@ -86,9 +86,7 @@ def _generated(program: Program, call: Call, declined: tuple[str, ...]) -> Imple
         root = program.root(name)
         tensor = program.tensors[root]
         if tensor.data is not None:
-            constants[root] = Packed(
-                root, tensor.data, "x".join(str(d) for d in tensor.type.shape) or "scalar"
-            )
+            constants[root] = Packed(root, tensor.data, "x".join(str(d) for d in tensor.type.shape) or "scalar")
     arguments = tuple(program.root(n) if program.root(n) in constants else n for n in call.inputs)
     return Implementation(
         "tvm", call.op, call.function, (*arguments, *call.outputs, *scratch), constants, function.workspaces,

@@ -189,6 +189,8 @@ class _Lowering:
         unknown = [n for n, o in zip(node.input, operands, strict=True) if n and o is None]
         if unknown:
             raise NotIntegerError(f"input {unknown[0]} is computed and not quantized")
+        if all(o is None or not isinstance(o, Value) or o.data is not None for o in operands):
+            raise NotIntegerError("it is computed from constants alone; fold them")
         quant, factor, followers = self._wanted(node)
         shape = self.source.shapes[node.output[0]]
         # factor * y in steps of s is y in steps of s / factor.
@@ -209,18 +211,19 @@ class _Lowering:
             consumers = self.source.consumers.get(name, [])
             if name in self.source.outputs:
                 raise NotIntegerError("its result is a model output and not quantized")
-            if (
-                len(consumers) == 1
-                and (scale := self._scale(consumers[0], name)) is not None
-                and not followers
-            ):
+            if len(consumers) == 1 and (scale := self._scale(consumers[0], name)) is not None and not followers:
                 factor *= scale
-            elif len(consumers) == 1 and consumers[0].op_type in ("Relu", "Clip"):
+            elif len(consumers) == 1 and self._clamps(consumers[0]):
                 pass
             else:
                 return self._consumers_quant(name), factor, followers
             followers.append(consumers[0])
             name = consumers[0].output[0]
+
+    def _clamps(self, node: onnx.NodeProto) -> bool:
+        """Whether `node` is a Relu or a Clip between constants."""
+        bounds = [n for n in node.input[1:] if n]
+        return node.op_type in ("Relu", "Clip") and all(self._constant(n) is not None for n in bounds)
 
     def _scale(self, node: onnx.NodeProto, name: str) -> float | None:
         """The positive constant by which `node` multiplies `name`, or None."""
@@ -264,9 +267,7 @@ class _Lowering:
         )
         if np.array_equal(entries, np.arange(-128, 128)):
             return value
-        return Value(
-            table(self.graph, node.name, value.tensor, entries, node.output[0]), value.shape, value.quant
-        )
+        return Value(table(self.graph, node.name, value.tensor, entries, node.output[0]), value.shape, value.quant)
 
     def _producer(self, name: str) -> str:
         return next((n.name for n in self.source.graph.node if name in n.output), name)

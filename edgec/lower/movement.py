@@ -61,9 +61,9 @@ def _copy(node: str, output: str, moved: Array, size: int, tensor: str, graph: I
         return graph.view(tensor, moved.shape)
     if moved.base is None or moved.dtype != np.int64:
         raise NotIntegerError("a movement that is no strided copy")
-    axes = [
-        (int(n), int(s) // moved.itemsize) for n, s in zip(moved.shape, moved.strides, strict=True) if n != 1
-    ] or [(1, 0)]
+    axes = [(int(n), int(s) // moved.itemsize) for n, s in zip(moved.shape, moved.strides, strict=True) if n != 1] or [
+        (1, 0)
+    ]
     merged = [axes[0]]
     for n, stride in axes[1:]:
         outer, step = merged[-1]
@@ -139,9 +139,7 @@ def _gather(x: Array, indices: Array, axis: int) -> Array:
     flat = [int(i) % x.shape[axis] for i in indices.ravel()]
     steps = set(np.diff(flat).tolist())
     if len(steps) > 1 or steps == {0}:
-        raise NotIntegerError(
-            "Gather takes an irregular list of indices; one index or an even step is supported"
-        )
+        raise NotIntegerError("Gather takes an irregular list of indices; one index or an even step is supported")
     step = steps.pop() if steps else 1
     stop = flat[-1] + (1 if step > 0 else -1)
     cut = x[(slice(None),) * axis + (slice(flat[0], None if stop < 0 else stop, step),)]

@@ -51,9 +51,7 @@ class Site:
 
     def attribute(self, name: str, default: Any) -> Any:
         """An attribute of the node."""
-        return next(
-            (onnx.helper.get_attribute_value(a) for a in self.node.attribute if a.name == name), default
-        )
+        return next((onnx.helper.get_attribute_value(a) for a in self.node.attribute if a.name == name), default)
 
     def value(self, index: int) -> Value:
         """Operand `index`, which must be quantized."""
@@ -110,7 +108,9 @@ def _matmul(site: Site) -> str:
     a, b = site.value(0), site.value(1)
     if b.data is not None and b.data.ndim == 2:
         return _linear(site, transposed=False)
-    batch, (m, k), n = site.shape[:-2], a.shape[-2:], b.shape[-1]
+    if min(len(a.shape), len(b.shape)) < 2:
+        raise NotIntegerError("MatMul of a vector")
+    batch, k = site.shape[:-2], a.shape[-1]
     if a.shape[:-2] != batch or b.shape[:-2] != batch:
         raise NotIntegerError("MatMul broadcasts its batch")
     (sa, za), (sb, zb), (sy, zy) = a.quant.pair, b.quant.pair, site.quant.pair
@@ -123,10 +123,7 @@ def _matmul(site: Site) -> str:
         site.graph.view(site.graph.operand(v, f"{site.node.name}.{name}"), (product(batch), *v.shape[-2:]))
         for v, name in ((a, "a"), (b, "b"))
     ]
-    del m, n
-    return site.emit(
-        "matmul_s8", tensors, {"params": as_int32("params", [za, zb, mult, shift, zy])}, wide=wide
-    )
+    return site.emit("matmul_s8", tensors, {"params": as_int32("params", [za, zb, mult, shift, zy])}, wide=wide)
 
 
 def _linear(site: Site, transposed: bool) -> str:
@@ -169,9 +166,7 @@ def _softmax(site: Site) -> str:
     x = site.value(0)
     if site.attribute("axis", -1) not in (-1, len(x.shape) - 1):
         raise NotIntegerError("Softmax over an axis that is not the last")
-    result = site.emit(
-        "softmax_s8", [site.rows(x, x.shape[-1])], {"table": softmax.exponentials(x.quant.pair[0])}
-    )
+    result = site.emit("softmax_s8", [site.rows(x, x.shape[-1])], {"table": softmax.exponentials(x.quant.pair[0])})
     return requantized(site.graph, site.node, result, SOFTMAX_QUANT, site.quant)
 
 
@@ -188,9 +183,7 @@ def _layer_norm(site: Site) -> str:
         x.quant.pair[0],
         site.quant.pair,
     )
-    return site.emit(
-        "layer_norm_s8", [site.rows(x, width)], {"gain": gain, "offset": offset, "params": params}
-    )
+    return site.emit("layer_norm_s8", [site.rows(x, width)], {"gain": gain, "offset": offset, "params": params})
 
 
 @_rule("Add", "Sub")
@@ -273,9 +266,7 @@ def _concat(site: Site) -> str:
         if value.data is not None:
             tensor = site.graph.constant(name, quantize_real(value.real(), *site.quant.pair))
         else:
-            tensor = requantized(
-                site.graph, site.node, site.graph.operand(value, name), value.quant, site.quant
-            )
+            tensor = requantized(site.graph, site.node, site.graph.operand(value, name), value.quant, site.quant)
         parts.append(site.graph.view(tensor, (rows, product(value.shape[axis:]))))
     result = parts[0]
     for part in parts[1:]:
@@ -287,9 +278,7 @@ def requantized(graph: IntegerGraph, node: onnx.NodeProto, tensor: str, have: Qu
     """`tensor` brought from one quantization to another by a table; itself when they are the same."""
     if have.same(want):
         return tensor
-    return table(
-        graph, node.name, tensor, table_of(lambda v: v, have.pair, want.pair), f"{tensor}.requantized"
-    )
+    return table(graph, node.name, tensor, table_of(lambda v: v, have.pair, want.pair), f"{tensor}.requantized")
 
 
 def table(graph: IntegerGraph, node: str, tensor: str, entries: Int8, output: str) -> str:

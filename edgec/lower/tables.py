@@ -33,5 +33,7 @@ def evaluate(
         helper.make_graph([local], "table", info, [result], constants),
         opset_imports=[helper.make_opsetid("", opset)],
     )
-    (output,) = ReferenceEvaluator(model).run(None, dict(variables))
-    return np.asarray(output, np.float64)
+    with np.errstate(all="ignore"):
+        (output,) = ReferenceEvaluator(model).run(None, dict(variables))
+    # Where the function has no value (the root of a negative number) its table holds 0, on every machine.
+    return np.where(np.isnan(output), 0.0, np.asarray(output, np.float64))

@@ -143,9 +143,7 @@ class MulS8:
     @staticmethod
     def reference(a: Int8, b: Int8, params: Int32, wide: int = 0) -> Int8:
         za, zb, mult, shift, zero_point = (int(v) for v in params)
-        return requantize(
-            (a.astype(np.int64) - za) * (b.astype(np.int64) - zb), mult, shift, zero_point, bool(wide)
-        )
+        return requantize((a.astype(np.int64) - za) * (b.astype(np.int64) - zb), mult, shift, zero_point, bool(wide))
 
     @staticmethod
     def tir(T: Any, types: Sequence[TensorType], out: TensorType, wide: int = 0) -> Any:
@@ -177,9 +175,7 @@ class MulS8:
         while True:
             a, b = _pair(rng)
             wide = int(rng.random() < 0.2)
-            mult, shift = multipliers(
-                10.0 ** (rng.uniform(-10, -6) if wide else rng.uniform(-5, 0.5)), bool(wide)
-            )
+            mult, shift = multipliers(10.0 ** (rng.uniform(-10, -6) if wide else rng.uniform(-5, 0.5)), bool(wide))
             za, zb, zy = (int(v) for v in rng.integers(-128, 128, 3))
             yield Case((a, b, np.array([za, zb, mult[0], shift[0], zy], np.int32)), {"wide": wide})
 

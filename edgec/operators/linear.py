@@ -33,9 +33,7 @@ class LinearS8:
         return TensorType((m, n), "int8")
 
     @staticmethod
-    def reference(
-        x: Int8, w: Int8, bias: Int32, mult: Int32, shift: Array, params: Int32, wide: int = 0
-    ) -> Int8:
+    def reference(x: Int8, w: Int8, bias: Int32, mult: Int32, shift: Array, params: Int32, wide: int = 0) -> Int8:
         acc = x.astype(np.int64) @ w.astype(np.int64).T + bias
         return requantize(acc, mult, shift, int(params[0]), bool(wide))
 

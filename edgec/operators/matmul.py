@@ -72,9 +72,7 @@ class MatmulS8:
             a, b = (rng.choice([-128, 127], s) if low else rng.integers(-128, 128, s)
                     for s in ((batch, m, k), (batch, k, n)))  # fmt: skip
             wide = int(rng.random() < 0.2)
-            mult, shift = multipliers(
-                10.0 ** (rng.uniform(-12, -6) if wide else rng.uniform(-6, 0.5)), bool(wide)
-            )
+            mult, shift = multipliers(10.0 ** (rng.uniform(-12, -6) if wide else rng.uniform(-6, 0.5)), bool(wide))
             za, zb, zy = (int(v) for v in rng.integers(-128, 128, 3))
             params = np.array([za, zb, mult[0], shift[0], zy], np.int32)
             yield Case((a.astype(np.int8), b.astype(np.int8), params), {"wide": wide})

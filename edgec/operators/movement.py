@@ -20,9 +20,7 @@ class StridedCopyS8:
     """
 
     @staticmethod
-    def infer(
-        types: Sequence[TensorType], offset: int, shape: Sequence[int], strides: Sequence[int]
-    ) -> TensorType:
+    def infer(types: Sequence[TensorType], offset: int, shape: Sequence[int], strides: Sequence[int]) -> TensorType:
         reach = [(int(n) - 1) * int(s) for n, s in zip(shape, strides, strict=True)]
         low, high = offset + sum(min(r, 0) for r in reach), offset + sum(max(r, 0) for r in reach)
         if low < 0 or high >= types[0].shape[0]:
@@ -72,9 +70,7 @@ class StridedCopyS8:
             dims = [int(v) for v in rng.integers(1, 6, int(rng.integers(1, 5)))]
             source: Array = np.arange(product(dims)).reshape(dims)
             source = source.transpose(rng.permutation(len(dims)))
-            source = source[
-                tuple(slice(int(rng.integers(0, n)), None, int(rng.integers(1, 3))) for n in source.shape)
-            ]
+            source = source[tuple(slice(int(rng.integers(0, n)), None, int(rng.integers(1, 3))) for n in source.shape)]
             yield Case(
                 (rng.integers(-128, 128, product(dims)).astype(np.int8),),
                 {
@@ -105,9 +101,7 @@ class ConcatS8:
         (O, M), N = types[0].shape, types[1].shape[1]
 
         @T.prim_func(private=True, s_tir=True)
-        def concat_s8(
-            a: T.Buffer((O, M), "int8"), b: T.Buffer((O, N), "int8"), y: T.Buffer((O, M + N), "int8")
-        ):
+        def concat_s8(a: T.Buffer((O, M), "int8"), b: T.Buffer((O, N), "int8"), y: T.Buffer((O, M + N), "int8")):
             for o in range(O):
                 for m in range(M):
                     y[o, m] = a[o, m]

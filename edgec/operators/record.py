@@ -106,9 +106,7 @@ class Operator:
         expected = self.infer(tuple(TensorType.of(a) for a in inputs), **attrs)
         result = self.reference(*inputs, **attrs)
         if TensorType.of(result) != expected:
-            raise AssertionError(
-                f"{self.name}: reference gave {TensorType.of(result)}, shape rule {expected}"
-            )
+            raise AssertionError(f"{self.name}: reference gave {TensorType.of(result)}, shape rule {expected}")
         return result
 
 

@@ -44,9 +44,7 @@ class MeanS8:
         O, R, I = types[0].shape
 
         @T.prim_func(private=True, s_tir=True)
-        def mean_s8(
-            x: T.Buffer((O, R, I), "int8"), params: T.Buffer((4,), "int32"), y: T.Buffer((O, I), "int8")
-        ):
+        def mean_s8(x: T.Buffer((O, R, I), "int8"), params: T.Buffer((4,), "int32"), y: T.Buffer((O, I), "int8")):
             for o in range(O):
                 for i in range(I):
                     acc = T.alloc_buffer((1,), "int32")
@@ -63,8 +61,6 @@ class MeanS8:
             shape = tuple(int(v) for v in rng.integers(1, 12, 3))
             x = rng.choice([-128, 127], shape) if rng.random() < 0.2 else rng.integers(-128, 128, shape)
             wide = int(rng.random() < 0.2)
-            mult, shift = multipliers(
-                10.0 ** (rng.uniform(-12, -6) if wide else rng.uniform(-5, 0.5)), bool(wide)
-            )
+            mult, shift = multipliers(10.0 ** (rng.uniform(-12, -6) if wide else rng.uniform(-5, 0.5)), bool(wide))
             zx, zy = (int(v) for v in rng.integers(-128, 128, 2))
             yield Case((x.astype(np.int8), np.array([zx, mult[0], shift[0], zy], np.int32)), {"wide": wide})

@@ -74,8 +74,7 @@ class SoftmaxS8:
                             T.Cast(
                                 "int32",
                                 (
-                                    T.Cast("int64", table[largest[0] - T.Cast("int32", x[r, n])])
-                                    * reciprocal[0]
+                                    T.Cast("int64", table[largest[0] - T.Cast("int32", x[r, n])]) * reciprocal[0]
                                     + T.int64(2**31)
                                 )
                                 >> T.int64(32),

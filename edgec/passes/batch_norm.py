@@ -40,9 +40,7 @@ def fold_batch_norm(edit: GraphEdit) -> None:
             name = edit.take_name(node)
             shape = shape_of(x)
             wide = (-1, *([1] * (len(shape) - 2)))
-            scaled = edit.emit(
-                "Mul", [x, edit.constant(gain.reshape(wide), f"{name}.scale")], shape, f"{name}.scale"
-            )
+            scaled = edit.emit("Mul", [x, edit.constant(gain.reshape(wide), f"{name}.scale")], shape, f"{name}.scale")
             shift = edit.constant((bias - mean * gain).reshape(wide), f"{name}.bias")
             edit.replace(node.outputs[0], edit.emit("Add", [scaled, shift], shape, name))
 
@@ -70,7 +68,5 @@ def _into_producer(edit: GraphEdit, node: ir.Node, gain: Array, shift: Array) ->
         edit.constant(bias * gain + shift, f"{name}.bias"),
     ]
     attributes = {a.name: a for a in before.attributes.values()}
-    edit.replace(
-        node.outputs[0], edit.emit(before.op_type, inputs, shape_of(node.outputs[0]), name, attributes)
-    )
+    edit.replace(node.outputs[0], edit.emit(before.op_type, inputs, shape_of(node.outputs[0]), name, attributes))
     return True

@@ -112,13 +112,7 @@ def _from_gemm(edit: GraphEdit, node: ir.Node) -> None:
         bias = np.zeros(outputs)
         if folds and addend is not None:
             bias = np.broadcast_to(beta * addend.reshape(-1), (outputs,))
-        same = (
-            alpha == beta == 1
-            and not trans_a
-            and trans_b
-            and addend is not None
-            and addend.shape == (outputs,)
-        )
+        same = alpha == beta == 1 and not trans_a and trans_b and addend is not None and addend.shape == (outputs,)
         if same:
             for default in ("alpha", "beta", "transA"):
                 node.attributes.pop(default, None)
@@ -165,12 +159,7 @@ def _absorb_bias(edit: GraphEdit, node: ir.Node) -> None:
         if only_consumer(y) is not node or shape_of(source)[-1:] != (outputs,):
             return
     gemm = source.producer()
-    if (
-        gemm is None
-        or gemm.op_type != "Gemm"
-        or only_consumer(source) is None
-        or not attribute(gemm, "transB", 0)
-    ):
+    if gemm is None or gemm.op_type != "Gemm" or only_consumer(source) is None or not attribute(gemm, "transB", 0):
         return
     bias, weight = array_of(input_of(gemm, 2)), array_of(gemm.inputs[1])
     if bias is None or weight is None or bias.shape != (outputs,) or weight.shape[0] != outputs:

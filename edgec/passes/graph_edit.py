@@ -47,9 +47,7 @@ class GraphEdit:
     def constant(self, array: npt.ArrayLike, name: str) -> ir.Value:
         """A new initializer; float arrays become float32, integers keep their dtype."""
         data = np.asarray(array)
-        data = (
-            np.ascontiguousarray(data, np.float32) if data.dtype.kind == "f" else np.ascontiguousarray(data)
-        )
+        data = np.ascontiguousarray(data, np.float32) if data.dtype.kind == "f" else np.ascontiguousarray(data)
         tensor = ir.Tensor(data.reshape(np.shape(array)), name=self._unique(name, self._values))
         value = ir.Value(name=tensor.name, shape=ir.Shape(data.shape), type=ir.TensorType(tensor.dtype))
         value.meta[WISH] = name
@@ -87,9 +85,7 @@ class GraphEdit:
         """`x` itself when it has this shape already, else a Reshape of it."""
         if shape_of(x) == tuple(shape):
             return x
-        return self.emit(
-            "Reshape", [x, self.constant(np.array(shape, np.int64), f"{name}.dims")], shape, name
-        )
+        return self.emit("Reshape", [x, self.constant(np.array(shape, np.int64), f"{name}.dims")], shape, name)
 
     def transpose(self, x: ir.Value, perm: Sequence[int], name: str) -> ir.Value:
         """A Transpose of `x`."""
@@ -177,11 +173,7 @@ def array_of(value: ir.Value | None) -> Array | None:
 def scalar_of(value: ir.Value | None) -> float | None:
     """The number in a constant of one element, else None."""
     array = array_of(value)
-    return (
-        None
-        if array is None or array.size != 1 or array.dtype.kind not in "fiu"
-        else float(array.reshape(()))
-    )
+    return None if array is None or array.size != 1 or array.dtype.kind not in "fiu" else float(array.reshape(()))
 
 
 def attribute(node: ir.Node, name: str, default: Any) -> Any:

@@ -91,12 +91,7 @@ def _inverse_std(value: ir.Value | None) -> tuple[ir.Value, float] | None:
 def _mean(value: ir.Value | None) -> tuple[ir.Value, int] | None:
     """(x, dims) when `value` is the mean of x over its last `dims` axes, kept as 1."""
     node = None if value is None else value.producer()
-    if (
-        node is None
-        or node.op_type != "ReduceMean"
-        or node.inputs[0] is None
-        or not is_static(node.inputs[0])
-    ):
+    if node is None or node.op_type != "ReduceMean" or node.inputs[0] is None or not is_static(node.inputs[0]):
         return None
     x = node.inputs[0]
     rank = len(shape_of(x))
@@ -158,9 +153,7 @@ def _affine(node: ir.Node, op_type: str, normalized: tuple[int, ...]) -> tuple[i
     lead = array.ndim - len(normalized)
     if lead > 0 and any(d != 1 for d in array.shape[:lead]):
         return node, None
-    return follower, np.broadcast_to(array.reshape(array.shape[max(0, lead) :]), normalized).astype(
-        np.float32
-    )
+    return follower, np.broadcast_to(array.reshape(array.shape[max(0, lead) :]), normalized).astype(np.float32)
 
 
 def _normalize(edit: GraphEdit, node: ir.Node) -> None:
@@ -178,9 +171,7 @@ def _normalize(edit: GraphEdit, node: ir.Node) -> None:
     axis = int(attribute(node, "axis", -1)) % len(shape)
     normalized = shape[axis:]
     size = math.prod(normalized)
-    canonical = (
-        bias is not None and scale.shape == bias.shape == (size,) and attribute(node, "axis", None) == -1
-    )
+    canonical = bias is not None and scale.shape == bias.shape == (size,) and attribute(node, "axis", None) == -1
     if canonical and len(node.outputs) == 1:
         return
     edit.at = node

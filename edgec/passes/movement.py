@@ -70,11 +70,7 @@ def sink_reshapes(edit: GraphEdit) -> None:
     for node in edit.nodes():
         source = _operand(node)
         reshape = None if source is None else source.producer()
-        if (
-            reshape is None
-            or source is None
-            or reshape.op_type not in ("Reshape", "Squeeze", "Unsqueeze", "Flatten")
-        ):
+        if reshape is None or source is None or reshape.op_type not in ("Reshape", "Squeeze", "Unsqueeze", "Flatten"):
             continue
         if not is_movement(reshape) or not is_static(node.outputs[0]):
             continue

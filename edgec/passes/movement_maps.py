@@ -57,11 +57,7 @@ def selected(node: ir.Node, elements: Array) -> list[Array] | None:
         rank = elements.ndim
         starts, ends = constants[0], constants[1]
         axes = constants[2] if len(constants) > 2 and constants[2] is not None else np.arange(len(starts))
-        steps = (
-            constants[3]
-            if len(constants) > 3 and constants[3] is not None
-            else np.ones(len(starts), np.int64)
-        )
+        steps = constants[3] if len(constants) > 3 and constants[3] is not None else np.ones(len(starts), np.int64)
         cut = [slice(None)] * rank
         for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
             if step < 0:
@@ -97,9 +93,7 @@ def factor(order: Array) -> list[tuple[int, int]] | None:
     return axes[::-1]
 
 
-def emit_movement(
-    edit: GraphEdit, x: ir.Value, order: Array, shape: Sequence[int], name: str
-) -> ir.Value | None:
+def emit_movement(edit: GraphEdit, x: ir.Value, order: Array, shape: Sequence[int], name: str) -> ir.Value | None:
     """`x` in another order and shape: nothing, one Reshape, or Reshape, Transpose, Reshape."""
     axes = factor(order)
     if axes is None or math.prod(s for s, _ in axes) != math.prod(shape_of(x)):

@@ -91,9 +91,7 @@ def _chosen(node: ir.Node) -> ir.Value | None:
     softmax = None if value is None else value.producer()
     if test is None or test.op_type != "IsNaN" or test.inputs[0] is not value or scalar_of(other) != 0.0:
         return None
-    return (
-        value if softmax is not None and softmax.op_type == "Softmax" and _finite(softmax.inputs[0]) else None
-    )
+    return value if softmax is not None and softmax.op_type == "Softmax" and _finite(softmax.inputs[0]) else None
 
 
 def _finite(value: ir.Value | None) -> bool:

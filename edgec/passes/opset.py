@@ -52,9 +52,7 @@ def _relabelled(proto: onnx.ModelProto, version: int) -> onnx.ModelProto:
     """After 21, operator sets widened types and added operators: the rest means the same."""
     if new := _newer(proto):  # ONNX defines most of them by older operators: Attention, RMSNormalization
         ids = [(domain, name) for name in new for domain in ("", "ai.onnx")]
-        proto = onnx.inliner.inline_selected_functions(
-            proto, ids, exclude=False, inline_schema_functions=True
-        )
+        proto = onnx.inliner.inline_selected_functions(proto, ids, exclude=False, inline_schema_functions=True)
     if new := _newer(proto):
         raise ValueError(f"{', '.join(new)} came after opset {OPSET}")
     older = onnx.ModelProto()

@@ -60,12 +60,9 @@ def _rewrite(edit: GraphEdit, node: ir.Node, weight: Array, bias: Array) -> None
     image = edit.transpose(x, [0, 2, 3, 1], f"{name}.channels_last")
     if (rows * ph, columns * pw) != (height, width):  # what the stride leaves over at the bottom and right
         bounds = [
-            edit.constant(np.array(v, np.int64), f"{name}.cut")
-            for v in ([0, 0], [rows * ph, columns * pw], [1, 2])
+            edit.constant(np.array(v, np.int64), f"{name}.cut") for v in ([0, 0], [rows * ph, columns * pw], [1, 2])
         ]
-        image = edit.emit(
-            "Slice", [image, *bounds], [batch, rows * ph, columns * pw, channels], f"{name}.cut"
-        )
+        image = edit.emit("Slice", [image, *bounds], [batch, rows * ph, columns * pw, channels], f"{name}.cut")
     blocks = edit.reshape(image, [batch * rows, ph, columns, pw, channels], f"{name}.blocks")
     patches = edit.transpose(blocks, [0, 2, 1, 3, 4], f"{name}.patches")
     flat = edit.reshape(patches, [batch * rows * columns, ph * pw * channels], f"{name}.rows")

@@ -46,12 +46,7 @@ def _match(node: ir.Node) -> tuple[ir.Value, int] | None:
     if exp is None or total is None or exp.op_type != "Exp" or total.op_type != "ReduceSum":
         return None
     axes = array_of(input_of(total, 1))
-    if (
-        total.inputs[0] is not node.inputs[0]
-        or axes is None
-        or axes.size != 1
-        or not attribute(total, "keepdims", 1)
-    ):
+    if total.inputs[0] is not node.inputs[0] or axes is None or axes.size != 1 or not attribute(total, "keepdims", 1):
         return None
     x = exp.inputs[0]
     if x is None or not is_static(x):

@@ -33,12 +33,7 @@ def split_dense(edit: GraphEdit) -> None:
     """
     for node in edit.nodes("Gemm"):
         weight, bias = array_of(node.inputs[1]), array_of(node.inputs[2]) if len(node.inputs) > 2 else None
-        if (
-            weight is None
-            or bias is None
-            or not attribute(node, "transB", 0)
-            or bias.shape != weight.shape[:1]
-        ):
+        if weight is None or bias is None or not attribute(node, "transB", 0) or bias.shape != weight.shape[:1]:
             continue
         shape = shape_of(node.outputs[0])
         ends = _ends(node.outputs[0], np.arange(shape[0] * shape[1]).reshape(shape), cut=False)
@@ -46,9 +41,7 @@ def split_dense(edit: GraphEdit) -> None:
             continue
         cuts = [_columns(value, elements, shape) for value, elements, _ in ends]
         why = (
-            _why_not([c for c in cuts if c is not None], shape)
-            if None not in cuts
-            else "a reader takes some rows only"
+            _why_not([c for c in cuts if c is not None], shape) if None not in cuts else "a reader takes some rows only"
         )
         if why:
             edit.decline(node, f"not split: {why}")

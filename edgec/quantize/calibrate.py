@@ -46,9 +46,7 @@ class ValueStatistics:
         low, high = float(flat.min()), float(flat.max())
         self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
         self._make_room(max(-low, high))
-        if (
-            self.width == 0.0
-        ):  # only zeros so far: they belong to the bin that starts at zero, whatever the width
+        if self.width == 0.0:  # only zeros so far: they belong to the bin that starts at zero, whatever the width
             self.counts[HISTOGRAM_BINS // 2] += flat.size
             return
         bins = np.floor(flat / self.width).astype(np.int64) + HISTOGRAM_BINS // 2
@@ -67,9 +65,7 @@ class ValueStatistics:
         first = int(np.searchsorted(np.cumsum(self.counts), spare, side="right"))
         last = HISTOGRAM_BINS - 1 - int(np.searchsorted(np.cumsum(self.counts[::-1]), spare, side="right"))
         edge = np.arange(HISTOGRAM_BINS + 1) - HISTOGRAM_BINS // 2
-        return max(self.minimum, float(edge[first] * self.width)), min(
-            self.maximum, float(edge[last + 1] * self.width)
-        )
+        return max(self.minimum, float(edge[first] * self.width)), min(self.maximum, float(edge[last + 1] * self.width))
 
     def _make_room(self, magnitude: float) -> None:
         if magnitude == 0.0:
@@ -148,9 +144,7 @@ def run_stream(
     if fetch is None:
         state_outputs = {pair.output for pair in model.states}
         fetch = [value.name for value in graph.output if value.name not in state_outputs]
-    wanted = sorted(
-        (set(fetch) | {pair.output for pair in model.states}) - {value.name for value in graph.input}
-    )
+    wanted = sorted((set(fetch) | {pair.output for pair in model.states}) - {value.name for value in graph.input})
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

@@ -164,9 +164,7 @@ def _check_finite(array: np.ndarray, where: str) -> None:
     bad = np.argwhere(~np.isfinite(array))
     if len(bad):
         index = tuple(int(i) for i in bad[0])
-        raise UsageError(
-            f"{where} is not finite", need="finite numbers", have=f"{array[index]} at index {list(index)}"
-        )
+        raise UsageError(f"{where} is not finite", need="finite numbers", have=f"{array[index]} at index {list(index)}")
 
 
 def _shape_text(shape: Sequence[int | str]) -> str:

@@ -91,9 +91,7 @@ def quantize(
     samples = check_samples(calibration, model.inputs, source="calibration")
     model = dataclasses.replace(model, proto=_without_constant_divisors(model.proto))
     grouping = Grouping(model)
-    observed = [
-        root for group in grouping.groups for root in group.observed if root not in grouping.constants
-    ]
+    observed = [root for group in grouping.groups for root in group.observed if root not in grouping.constants]
     ranges = calibrate(model, samples, observed)
     params = {g.name: _group_params(g, grouping, ranges, method, percentile) for g in grouping.groups}
     proto = _Writer(model, grouping, params).write()
@@ -120,9 +118,7 @@ def _without_constant_divisors(proto: onnx.ModelProto) -> onnx.ModelProto:
             if divisor.dtype != np.float32 or not np.all(divisor):
                 raise UnsupportedError(f"{node.name}: division by a constant that is not float32 or holds 0")
             name = f"{node.input[1]}/reciprocal"
-            while name in constants and not np.array_equal(
-                numpy_helper.to_array(constants[name]), 1 / divisor
-            ):
+            while name in constants and not np.array_equal(numpy_helper.to_array(constants[name]), 1 / divisor):
                 name += "_"
             if name not in constants:
                 constants[name] = numpy_helper.from_array(1 / divisor, name)

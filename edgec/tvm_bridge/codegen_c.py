@@ -45,9 +45,7 @@ def generate(functions: Mapping[str, tirx.PrimFunc]) -> dict[str, GeneratedFunct
     for name, (types, workspaces) in signatures.items():
         names, body = _definition(source, name)
         if foreign := re.search(r"\b(TVM\w+|tvm_\w+)\b", body):
-            raise ValueError(
-                f"{name}: generated C calls {foreign.group(1)}, which does not exist on a device"
-            )
+            raise ValueError(f"{name}: generated C calls {foreign.group(1)}, which does not exist on a device")
         parameters = tuple((t, n, not _is_written(n, body)) for t, n in zip(types, names, strict=True))
         result[name] = GeneratedFunction(name, parameters, _tidy(body, names), workspaces)
     return result
@@ -82,21 +80,19 @@ def _lower(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
     )(module)
 
 
-def _bare_pointers(
-    name: str, function: tirx.PrimFunc
-) -> tuple[tirx.PrimFunc, tuple[tuple[str, ...], tuple[int, ...]]]:
+def _bare_pointers(name: str, function: tirx.PrimFunc) -> tuple[tirx.PrimFunc, tuple[tuple[str, ...], tuple[int, ...]]]:
     """Bind each buffer parameter to a plain pointer and hoist large allocations into further pointers.
 
     Also the C type of every pointer and the bytes of the hoisted ones.
     """
     pointers, declarations, types = [], [], []
-    # Operator records name their parameters; elsewhere TVM does, after values of the model, whose names may be any text.
+    # Operator records name their parameters. Elsewhere TVM does, after the model's values, whose names may be any text.
     named = function.attrs is not None and "edgec.op" in function.attrs
     for index, buffer in enumerate(function.params):
         pointer = Var(buffer.name if named else f"p{index}", PointerType(PrimType(str(buffer.dtype)), "global"))
         pointers.append(pointer)
         declarations.append(tirx.DeclBuffer(buffer, data=pointer))
-        types.append(C_TYPES[str(buffer.dtype)])
+        types.append(_c_type(buffer))
     workspaces: list[int] = []
 
     def hoist(statement: tirx.AllocBuffer) -> tirx.Stmt:
@@ -106,13 +102,19 @@ def _bare_pointers(
             return statement
         pointer = Var(f"workspace_{len(workspaces)}", PointerType(PrimType(str(buffer.dtype)), "global"))
         pointers.append(pointer)
-        types.append(C_TYPES[str(buffer.dtype)])
+        types.append(_c_type(buffer))
         workspaces.append(size)
         return tirx.DeclBuffer(buffer, data=pointer)
 
     body = structural_map(function.body, [(tirx.AllocBuffer, hoist), (Call, _absolute)])
     bare = tirx.PrimFunc(pointers, tirx.SeqStmt([*declarations, body]), attrs=function.attrs)
     return bare.with_attr("global_symbol", name), (tuple(types), tuple(workspaces))
+
+
+def _c_type(buffer: tirx.Buffer) -> str:
+    if str(buffer.dtype) not in C_TYPES:
+        raise ValueError(f"{buffer.name} is {buffer.dtype}")
+    return C_TYPES[str(buffer.dtype)]
 
 
 def _absolute(call: Call) -> Call:

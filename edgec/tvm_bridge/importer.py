@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx
@@ -24,20 +26,30 @@ DOMAIN = "edgec"
 
 @dataclass(frozen=True)
 class Node:
-    """What a Relax variable's name stands for: the ONNX node, its operator and its first output."""
+    """The ONNX node that a Relax variable belongs to.
+
+    Attributes:
+        name, op: of the node.
+        values: ONNX names of what the variable holds, more than one for a tuple, "" where ONNX has none.
+        attrs: structural attributes of an integer operator.
+    """
 
     name: str
     op: str
-    output: str
+    values: tuple[str, ...]
     attrs: dict[str, Any]
+
+    def part(self) -> Node:
+        """The same node for a variable on the way to its result."""
+        return replace(self, values=("",))
 
 
 @dataclass(frozen=True)
 class Imported:
-    """A Relax module, and what each of its variables stands for, by the variable's name."""
+    """A Relax module, and the node of each variable of `main` that a node made (names may occur twice)."""
 
     module: tvm.IRModule
-    nodes: dict[str, Node]
+    nodes: dict[relax.Var, Node]
 
 
 def import_onnx(model: onnx.ModelProto) -> Imported:
@@ -49,25 +61,31 @@ def import_onnx(model: onnx.ModelProto) -> Imported:
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     _check_types(model.graph)
     importer = _Importer(model.graph, value_shapes(model))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it prints what it raises
         warnings.simplefilter("ignore")  # it warns of every renamed input; the program keeps ONNX's names
         module = importer.from_onnx(model.graph, opset)
     if importer.faults:
         raise UnsupportedError("TVM gives nodes another shape than ONNX does: " + ", ".join(importer.faults))
-    for block in module["main"].body.blocks:
-        for binding in block.bindings:  # a graph output is bound once more; canonicalization keeps this name
-            if isinstance(binding.value, relax.Var) and binding.value.name in importer.nodes:
-                importer.nodes[str(binding.var.name)] = importer.nodes[str(binding.value.name)]
+    for binding in bindings(module["main"]):  # the output is bound once more; canonicalization keeps that variable
+        if isinstance(binding.value, relax.Var) and binding.value in importer.nodes:
+            importer.nodes[binding.var] = importer.nodes[binding.value]
     return Imported(module, importer.nodes)
+
+
+def bindings(function: relax.Function) -> list[Any]:
+    """All bindings of a function, in order."""
+    return [binding for block in function.body.blocks for binding in block.bindings]
 
 
 class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
     def __init__(self, graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
         super().__init__({}, {i.name: _dtype(i) for i in graph.input})
-        self.nodes: dict[str, Node] = {}
+        self.nodes: dict[relax.Var, Node] = {}
+        self._functions: dict[str, tvm.ir.GlobalVar] = {}  # by `function_name`: layers of one shape share theirs
         self.faults: list[str] = []
         self._shapes = shapes
         self._queue = [n for n in graph.node]
+        self._count = len(self._queue)
 
     def _check_for_unsupported_ops(self, graph: onnx.GraphProto) -> None:
         known = set(onnx_frontend._get_convert_map())
@@ -79,32 +97,41 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
 
     def _convert_operator(self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int) -> relax.Expr:
         node = self._queue.pop(0)
-        key = f"node_{len(self.nodes)}"
+        key = f"node_{self._count - len(self._queue)}"
         if node.domain != DOMAIN:
-            self.nodes[key] = described = Node(node.name, node.op_type, node.output[0], {})
             result = self._convert_standard(node, op_name, inputs, attrs, opset)
             if isinstance(result, relax.Call):
                 result = self.bb.emit(result, name_hint=key)
+            if isinstance(result, relax.Tuple):
+                for value, name in zip(result.fields, node.output, strict=False):
+                    self._own(value, Node(node.name, node.op_type, (name,), {}))
+            else:
                 self._check_shape(node, result)
-                return result
-            if not isinstance(result, relax.Tuple):
-                self._check_shape(node, result)
-            for value in result.fields if isinstance(result, relax.Tuple) else [result]:
-                if isinstance(value, relax.Var):  # TVM has emitted it already, under a name of its own
-                    self.nodes[str(value.name)] = described
+                self._own(result, Node(node.name, node.op_type, _values(node, result), {}))
             return result
         record = get_operator(op_name)
-        structure = {
-            k: list(v) if isinstance(v, tuple) else int(v) for k, v in attrs.items() if k != "tvm_custom"
-        }
-        self.nodes[key] = Node(node.name, node.op_type, node.output[0], structure)
+        structure = {k: list(v) if isinstance(v, tuple) else int(v) for k, v in attrs.items() if k != "tvm_custom"}
         types = [_type(i) for i in inputs]
-        function = self.bb.add_func(
-            primfunc(record, types, structure), function_name(record, types, structure)
-        )
+        name = function_name(record, types, structure)
+        if name not in self._functions:
+            self._functions[name] = self.bb.add_func(primfunc(record, types, structure), name)
         out = record.infer(types, **structure)
-        call = relax.call_tir(function, list(inputs), relax.TensorType(list(out.shape), out.dtype))
-        return self.bb.emit(call, name_hint=key)
+        call = relax.call_tir(self._functions[name], list(inputs), relax.TensorType(list(out.shape), out.dtype))
+        result = self.bb.emit(call, name_hint=key)
+        self._own(result, Node(node.name, node.op_type, (node.output[0],), structure))
+        return result
+
+    def _own(self, result: relax.Expr, node: Node) -> None:
+        """Note that a conversion made this result, and all that it is computed from and that nobody owns yet."""
+        queue = [(result, node)]
+        while queue:
+            value, owner = queue.pop()
+            if not isinstance(value, relax.Var) or value in self.nodes:
+                continue
+            made_by = self.bb.lookup_binding(value)
+            if made_by is not None:  # None: an input of the graph
+                self.nodes[value] = owner
+                queue += [(operand, node.part()) for operand in relax.analysis.free_vars(made_by)]
 
     def _convert_standard(self, node: onnx.NodeProto, *arguments: Any) -> relax.Expr:
         try:
@@ -120,6 +147,10 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
         made = tuple(int(d) for d in shape)
         if made != wanted:
             self.faults.append(f"{node.name} ({node.op_type}): {list(made)} instead of {list(wanted)}")
+
+
+def _values(node: onnx.NodeProto, result: relax.Expr) -> tuple[str, ...]:
+    return tuple(node.output) if isinstance(result.ty, relax.TupleType) else (node.output[0],)
 
 
 def _check_types(graph: onnx.GraphProto) -> None:

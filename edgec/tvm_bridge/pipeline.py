@@ -12,18 +12,16 @@ import numpy.typing as npt
 import onnx
 import tvm
 from tvm import relax
-from tvm.relax import transform as passes
 
 from edgec.errors import UnsupportedError
 from edgec.operators import TensorType, get_operator
 from edgec.program import Call, GeneratedFunction, Tensor
 from edgec.tvm_bridge.codegen_c import generate
-from edgec.tvm_bridge.importer import Node, import_onnx
+from edgec.tvm_bridge.fuse import Origin, legalize_and_fuse
+from edgec.tvm_bridge.importer import DOMAIN, bindings, import_onnx
 from edgec.tvm_bridge.kernels import function_name, primfunc
 
 _CONSTANT = type(relax.const(1.0))
-# Relax evaluates constant subgraphs on the host that compiles.
-_FOLDING_TARGET = "llvm"
 
 
 @dataclass
@@ -40,12 +38,17 @@ class Lowered:
 
 def through_tvm(model: onnx.ModelProto) -> Lowered:
     """Import, legalize, fuse and generate C for a graph of static shapes (operators of domain `edgec` or ONNX)."""
-    imported = import_onnx(model)
-    module, groups = _legalize(imported.module)
-    walk = _Walk(module, imported.nodes, groups, [i.name for i in model.graph.input])
+    module, origins = legalize_and_fuse(import_onnx(model))
+    walk = _Walk(module, origins, [i.name for i in model.graph.input])
     walk.run()
     used = {call.function for call in walk.calls}
-    functions = generate({v.name_hint: module[v] for v in module.get_global_vars() if v.name_hint in used})
+    try:
+        functions = generate({v.name_hint: module[v] for v in module.get_global_vars() if v.name_hint in used})
+    except (tvm.error.InternalError, ValueError) as error:
+        if any(node.domain == DOMAIN for node in model.graph.node):
+            raise  # our own operators: a defect, and no property of the model
+        reason = next(iter(str(error).strip().splitlines()), "")
+        raise UnsupportedError(f"TVM generates no C for this model in float32: {reason}") from error
     return Lowered(walk.tensors, walk.calls, walk.inputs, walk.outputs, functions, module.script())
 
 
@@ -56,39 +59,12 @@ def generate_operator(op_name: str, types: Sequence[TensorType], attrs: dict[str
     return generate({name: primfunc(op, types, attrs)})[name]
 
 
-def _legalize(module: tvm.IRModule) -> tuple[tvm.IRModule, dict[str, list[str]]]:
-    """Legalize and fuse; also the variables inside each fused group but its result, whose names FuseTIR drops."""
-    groups: dict[str, list[str]] = {}
-    with tvm.target.Target(_FOLDING_TARGET):
-        module = tvm.transform.Sequential(
-            [
-                passes.DecomposeOpsForInference(),
-                passes.CanonicalizeBindings(),
-                passes.LegalizeOps(),
-                passes.AnnotateTIROpPattern(),
-                passes.FoldConstant(),
-                passes.FuseOps(),
-            ]
-        )(module)
-        for binding in _bindings(module["main"]):
-            value = binding.value
-            if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.GlobalVar):
-                groups[str(binding.var.name)] = [str(b.var.name) for b in _bindings(module[value.op])[:-1]]
-        module = tvm.transform.Sequential([passes.FuseTIR(), passes.DeadCodeElimination()])(module)
-    return module, groups
-
-
-def _bindings(function: relax.Function) -> list[Any]:
-    return [binding for block in function.body.blocks for binding in block.bindings]
-
-
 @dataclass
 class _Walk:
     """One pass over the bindings of `main`, in order, which is the order in which the calls run."""
 
     module: tvm.IRModule
-    nodes: dict[str, Node]
-    groups: dict[str, list[str]]
+    origins: dict[relax.Var, Origin]
     input_names: list[str]
     tensors: dict[str, Tensor] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
@@ -102,7 +78,7 @@ class _Walk:
         for var, name in zip(main.params, self.input_names, strict=True):
             self.env[var] = [self._new(name, var.ty)]
             self.inputs += self.env[var]
-        for binding in _bindings(main):
+        for binding in bindings(main):
             self.env[binding.var] = self._value(binding.var, binding.value)
         self.outputs = self.env[main.body.body]
 
@@ -117,26 +93,25 @@ class _Walk:
             return [self._operand(e, str(var.name)) for e in value.fields]
         if isinstance(value, relax.Call) and value.op.name == "relax.call_tir":
             return self._call(var, value)
-        told = ", ".join(f"{n.name} ({n.op})" for n in self._nodes_of(str(var.name))) or str(var.name)
+        origin = self.origins.get(var, Origin((), ()))
+        told = ", ".join(f"{n.name} ({n.op})" for n in origin.nodes) or str(var.name)
         raise UnsupportedError(f"TVM generates no code for {told}")
 
     def _call(self, var: relax.Var, value: relax.Call) -> list[str]:
         function = value.args[0]
         primfunc_ = self.module[function]
-        nodes = self._nodes_of(str(var.name))
+        origin = self.origins[var]
+        nodes = list({n.name: n for n in origin.nodes}.values())
         record = str(primfunc_.attrs["edgec.op"]) if "edgec.op" in primfunc_.attrs else None
         roles = get_operator(record).inputs if record else ()
-        stem = nodes[0].name if nodes else str(var.name)
+        name = "+".join(n.name for n in nodes) or str(var.name)
+        stem = nodes[0].name if nodes else name
         operands = tuple(
-            self._operand(e, f"{stem}.{roles[i] if i < len(roles) else i}")
-            for i, e in enumerate(value.args[1].fields)
+            self._operand(e, f"{stem}.{roles[i] if i < len(roles) else i}") for i, e in enumerate(value.args[1].fields)
         )
-        output_name = nodes[-1].output if nodes else str(var.name)
         fields = var.ty.fields if isinstance(var.ty, relax.TupleType) else [var.ty]
-        outputs = [
-            self._new(output_name if len(fields) == 1 else f"{output_name}.{i}", f)
-            for i, f in enumerate(fields)
-        ]
+        values = origin.values if len(origin.values) == len(fields) else [""] * len(fields)
+        outputs = [self._new(value or f"{name}.part", f) for value, f in zip(values, fields, strict=True)]
         renames = record is None and len(operands) == len(outputs) == 1
         # TVM's analysis does not recognise a reshape to or from a scalar.
         if renames and (relax.analysis.has_reshape_pattern(primfunc_) or [n.op for n in nodes] == ["Reshape"]):
@@ -145,7 +120,7 @@ class _Walk:
         types = [self.tensors[name].type for name in operands]
         self.calls.append(
             Call(
-                name="+".join(dict.fromkeys(n.name for n in nodes)) or str(var.name),
+                name=name,
                 op=record or str(function.name_hint),
                 function=str(function.name_hint),
                 inputs=operands,
@@ -155,9 +130,6 @@ class _Walk:
             )
         )
         return outputs
-
-    def _nodes_of(self, var: str) -> list[Node]:
-        return [self.nodes[n] for n in (*self.groups.get(var, []), var) if n in self.nodes]
 
     def _operand(self, expr: relax.Expr, name: str) -> str:
         return self._constant(expr, name) if isinstance(expr, _CONSTANT) else self.env[expr][0]

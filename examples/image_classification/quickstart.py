@@ -24,9 +24,7 @@ def main(folder: Path) -> None:
     """Print the table for `folder`/fashion_mnist.stm32f746 and `folder`/outputs.npz."""
     images = np.load(HERE / "samples.npz")["image"]
     labels = np.load(HERE / "labels.npz")["labels"]
-    session = onnxruntime.InferenceSession(
-        HERE / "mcuformer_fashion_mnist.onnx", providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(HERE / "mcuformer_fashion_mnist.onnx", providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     wanted = [session.run(None, {name: image[None]})[0].argmax() for image in images]
     got = np.load(folder / "outputs.npz")["logits"].reshape(len(images), -1).argmax(axis=1)
@@ -38,16 +36,12 @@ def main(folder: Path) -> None:
     have_ram = sum(s.size for s in artifact.target.ram_spans())
     have_flash = sum(r.size for r in artifact.target.flash_regions())
 
-    table = Table(
-        title=f"{manifest['model']['name']} on {manifest['target']} (simulated board)", show_header=False
-    )
+    table = Table(title=f"{manifest['model']['name']} on {manifest['target']} (simulated board)", show_header=False)
     table.add_column("what", style="bold")
     table.add_column("figure")
     table.add_row("images", f"{len(images)} of the test set, on the simulated board")
     table.add_row("accuracy float", f"{np.mean(np.array(wanted) == labels):.1%}  (ONNX Runtime)")
-    table.add_row(
-        "accuracy int8", f"{np.mean(got == labels):.1%}  (same class as float: {np.mean(got == wanted):.1%})"
-    )
+    table.add_row("accuracy int8", f"{np.mean(got == labels):.1%}  (same class as float: {np.mean(got == wanted):.1%})")
     table.add_row(
         "RAM",
         f"{ram['total_bytes']:,} B of {have_ram:,}: arena {ram['arena_bytes']:,}, state {ram['state_bytes']:,}, "

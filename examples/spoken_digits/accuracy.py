@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Accuracy over all test utterances: the float step in ONNX Runtime beside the compiled int8 program on this machine.
+
+    python examples/spoken_digits/accuracy.py [--data DIR] [--model FILE.onnx] [--most POINTS] [--json]
+
+Needs the Free Spoken Digit Dataset as fsdd/fsdd.npz below --data, EDGEC_DATA or ../shared/data. An utterance is
+run frame by frame from a reset, and the class after its last frame counts. Exits with 1 when int8 loses more than
+the points given by --most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from comparison import add_arguments, compare, report
+from features import load_fsdd
+
+HERE = Path(__file__).resolve().parent
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser, HERE / "gru_spoken_digits.onnx")
+    parser.add_argument("--calibration", type=Path, default=HERE / "calibration.npz")
+    args = parser.parse_args()
+    test = load_fsdd(args.data, "test")
+    with np.load(args.calibration) as data:
+        calibration = data["frame"]
+    streams = [frames[:, None] for frames in test.frames]
+    result = compare(args.model, calibration, streams, test.labels, "test utterances")
+    report(result, args.most, args.json)
+
+
+if __name__ == "__main__":
+    main()
