@@ -29,7 +29,7 @@ Classes = npt.NDArray[np.int64]
 def compare(
     model_path: Path, calibration: Floats, streams: Sequence[Floats] | Floats, labels: Classes, what: str
 ) -> dict[str, Any]:
-    """Accuracy of float and int8 in percent, their difference in points, and how often the classes agree.
+    """Accuracy of float and int8 in percent, their difference in points, how often the classes agree, and the RAM.
 
     Args:
         model_path: float ONNX with one input, state apart, and one output of class scores.
@@ -54,6 +54,8 @@ def compare(
         "int8": round(accuracy[1], 2),
         "loss_points": round(accuracy[0] - accuracy[1], 2),
         "same_class": round(100 * float(np.mean(wanted == got)), 2),
+        "target": artifact.manifest["target"],
+        "ram_bytes": artifact.manifest["ram"]["total_bytes"],
     }
 
 
@@ -102,5 +104,6 @@ def report(result: dict[str, Any], most: float, as_json: bool) -> None:
             f"  float {result['float']:.2f} %   int8 {result['int8']:.2f} %   loss {result['loss_points']:+.2f} points"
         )
         print(f"  same class for {result['same_class']:.2f} % of the {result['what']}")
+        print(f"  {result['ram_bytes']:,} B of RAM on {result['target']}, stack included")
     if result["loss_points"] > most:
         sys.exit(1)

@@ -12,25 +12,9 @@ import pytest
 
 from edgec.errors import UsageError
 from edgec.models.registry import get_model, list_models
-
-torch = pytest.importorskip("torch")
+from tests.torch_modules import run, torch, weights_of
 
 erf = np.vectorize(math.erf)
-
-
-def weights_of(module, seed: int) -> dict[str, np.ndarray]:
-    """Fill every parameter with random values (norms and biases too) and return them in float64."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
-    return {name: value.double().numpy() for name, value in module.state_dict().items()}
-
-
-def run(module, *arrays):
-    with torch.no_grad():
-        results = module(*(torch.from_numpy(array.astype(np.float32)) for array in arrays))
-    return [r.numpy() for r in results] if isinstance(results, tuple) else results.numpy()
 
 
 def layer_norm(x, gamma, beta, eps):
@@ -197,7 +181,14 @@ def test_listing_does_not_import_torch():
         "assert not {'torch', 'onnx', 'tvm'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["mcuformer-fashion-mnist", "recurrent-16-64-32", "vit-64"]
+    assert done.stdout.split() == [
+        "ds-cnn-cifar10",
+        "gru-spoken-digits",
+        "mcuformer-fashion-mnist",
+        "recurrent-16-64-32",
+        "resnet-cifar10",
+        "vit-64",
+    ]
 
 
 def test_unknown_name_offers_the_closest():

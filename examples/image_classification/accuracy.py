@@ -37,7 +37,7 @@ def main() -> None:
         calibration = data["image"].reshape(-1, *images.shape[1:])
     shape = load_model(args.model).inputs[0].shape
     result = compare(args.model, as_input(calibration, shape), as_input(images, shape), labels, "test images")
-    report([result], args.most, args.json)
+    report(result, args.most, args.json)
 
 
 if __name__ == "__main__":
