@@ -19,6 +19,8 @@ from edgec.target import Target, load_target
 SCHEMA = "edgec.manifest/1"
 MANIFEST = "manifest.json"
 TARGET_COPY = "target.toml"
+MODEL_COPY = "model.onnx"
+"""The graph that was compiled: quantized, or canonical float32."""
 
 _BYTES = int | None
 _PORT = {"name": str, "shape": [int], "layout": [int], "dtype": str, "scale": float | None, "zero_point": int | None}

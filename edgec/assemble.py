@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgec.errors import UnsupportedError
 from edgec.lower.lower import INTERFACE_KEY
@@ -13,7 +13,9 @@ from edgec.operators import TensorType, get_operator
 from edgec.operators.integer import quantize_real
 from edgec.passes.layout import layouts
 from edgec.program import Call, Port, Program, Quantization, State, Tensor, live_ranges
-from edgec.tvm_bridge.pipeline import Lowered, generate_operator
+
+if TYPE_CHECKING:
+    from edgec.tvm_bridge.pipeline import Lowered
 
 
 def assemble(model: Model, lowered: Lowered, *, original: Model, macs: int) -> Program:
@@ -71,7 +73,9 @@ def _border(model: Model) -> dict[str, dict[str, Any]]:
 
 
 def _quantization(entry: dict[str, Any] | None) -> Quantization | None:
-    return None if entry is None else Quantization(float(entry["scale"]), int(entry["zero_point"]))
+    return (
+        None if entry is None or "scale" not in entry else Quantization(float(entry["scale"]), int(entry["zero_point"]))
+    )
 
 
 def _tensor(border: dict[str, dict[str, Any]], name: str) -> str:
@@ -137,6 +141,8 @@ def _in_place(op: str) -> bool:
 
 
 def _append_copy(program: Program, state: State) -> None:
+    from edgec.tvm_bridge.pipeline import generate_operator  # importing TVM takes seconds
+
     size = program.tensors[state.source].type.bytes  # as bytes, whatever the type is
     attrs = {"offset": 0, "shape": [size], "strides": [1]}
     function = generate_operator("strided_copy_s8", [TensorType((size,), "int8")], attrs)

@@ -6,11 +6,11 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgec import __version__
-from edgec.artifact import MANIFEST, SCHEMA, TARGET_COPY, write_json
+from edgec.artifact import MANIFEST, MODEL_COPY, SCHEMA, TARGET_COPY, write_json
 from edgec.device.port import bench_includes, bench_sources
 from edgec.device.stack import StackBound, static_stack_bound
 from edgec.device.toolchain import Firmware, Source, build_firmware, build_host_library, toolchain_version
@@ -20,6 +20,7 @@ from edgec.emit.constants import kernels_header, kernels_source, weights_header,
 from edgec.emit.header import Figures, header
 from edgec.emit.linker import DEFAULT_STACK_BYTES, linker_script
 from edgec.emit.model import Built
+from edgec.emit.package import Kind, PackageFile, write_cmake
 from edgec.emit.source import source
 from edgec.errors import FitError
 from edgec.model import Model
@@ -47,7 +48,8 @@ def build(built: Built, model: Model, folder: Path) -> None:
     (folder / f"{built.prefix}.h").write_text(
         header(built, Figures(figures["flash"]["total_bytes"], figures["ram"]["stack_bytes"]))
     )
-    write_json(folder / MANIFEST, _manifest(built, model, model_id, figures))
+    write_cmake(folder, built.prefix, built.program.name, package_files(folder, built.prefix))
+    write_json(folder / MANIFEST, _manifest(built, model, model_id, figures, folder))
 
 
 def includes(folder: Path) -> list[Path]:
@@ -64,6 +66,22 @@ def _model_sources(folder: Path, prefix: str) -> list[Source]:
     names = [f"{prefix}.c", f"{prefix}_kernels.c", f"{prefix}_weights.c"]
     hand = sorted(p for p in (folder / "runtime" / "kernels").rglob("*") if p.suffix in (".c", ".S"))
     return [*(Source(folder / n, "model") for n in names), *(Source(p, "kernels") for p in hand)]
+
+
+def package_files(folder: Path, prefix: str) -> list[PackageFile]:
+    """What a user's project needs of an artifact: its sources and their headers, the bench left out."""
+    runtime = folder / "runtime"
+    headers = [folder / f"{prefix}{end}.h" for end in ("", "_kernels", "_weights")]
+    headers += sorted((runtime / "include").glob("*.h")) + sorted((runtime / "kernels").rglob("*.h"))
+    api = {f"{prefix}.h", "edgec.h"}
+
+    def entry(path: Path) -> PackageFile:
+        kind: Kind = "source" if path.suffix == ".c" else "assembly"
+        if path.suffix == ".h":
+            kind = "api" if path.name in api else "header"
+        return PackageFile(kind, PurePosixPath(path.relative_to(folder).as_posix()))
+
+    return [entry(path) for path in (*headers, *(s.path for s in _model_sources(folder, prefix)))]
 
 
 def _write_sources(built: Built, folder: Path) -> str:
@@ -153,11 +171,16 @@ def _sizes(built: Built, firmware: Firmware | None, stack: StackBound | None) ->
     }
 
 
-def _manifest(built: Built, model: Model, model_id: str, figures: dict[str, Any]) -> dict[str, Any]:
+def _manifest(built: Built, model: Model, model_id: str, figures: dict[str, Any], folder: Path) -> dict[str, Any]:
     program, plan = built.program, built.plan
     return {
         "schema": SCHEMA,
-        "model": {"name": program.name, "sha256": model.sha256, "macs": program.macs},
+        "model": {
+            "name": program.name,
+            "sha256": model.sha256,
+            "onnx_sha256": _sha256(folder / MODEL_COPY),
+            "macs": program.macs,
+        },
         "target": built.target.name,
         **figures,
         "plan": {
@@ -204,6 +227,10 @@ def _manifest(built: Built, model: Model, model_id: str, figures: dict[str, Any]
             "toolchain": toolchain_version(),
         },
     }
+
+
+def _sha256(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 
 def _port(built: Built, port: Port) -> dict[str, Any]:

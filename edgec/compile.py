@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,18 +11,21 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from edgec.artifact import Artifact, load_artifact, new_directory
+from edgec.artifact import MODEL_COPY, Artifact, load_artifact, new_directory
 from edgec.assemble import assemble
-from edgec.build import build
+from edgec.build import build, package_files
 from edgec.emit.model import Built
+from edgec.emit.package import write_package
 from edgec.errors import UnsupportedError, UsageError
 from edgec.kernels.select import Choice, select_kernels
 from edgec.lower import lower_to_integers
-from edgec.model import Model
+from edgec.model import Model, save_model
 from edgec.passes.canonicalize import canonicalize
+from edgec.passes.float_form import float_form
 from edgec.passes.layout import device_layout
 from edgec.passes.support import require_supported
 from edgec.program import Program
+from edgec.quantize.options import Recipe
 from edgec.quantize.quantize import is_quantized, quantize
 from edgec.schedule.memories import place_in_memories
 from edgec.schedule.problem import MemoryPlan
@@ -41,13 +44,17 @@ class Options:
         precision: "int8" quantizes a float model; "float32" leaves it in float.
         kernels: "auto" lets hand-written kernels override; "tvm" builds without a single one.
         calibration: samples of the inputs; needed to quantize a float model.
+        recipe: how to quantize; the defaults without it.
         dump: directory that receives what each phase hands on, numbered.
+        packages: build systems (of `edgec.emit.package.LAYOUTS`) to lay the files out for.
     """
 
     precision: Precision = "int8"
     kernels: Choice = "auto"
     calibration: Samples | None = None
+    recipe: Recipe | None = None
     dump: Path | None = None
+    packages: Sequence[str] = ()
 
 
 def compile_model(
@@ -60,13 +67,20 @@ def compile_model(
     """
     dump = Dump(options.dump)
     with new_directory(out) as part:
-        program = make_program(model, options, progress, dump)  # phases 1 to 4
+        progress("canonicalize, quantize")
+        graph = prepare(model, options, dump)  # phases 1 and 2: one form for each operator; scales
+        model.notes.extend(n for n in graph.notes if n not in model.notes)  # what the phases decided is told too
+        program = lower_program(graph, model, options, progress, dump)  # phases 3 and 4: integers; through TVM
         progress("select kernels, place in memory")
         kernels = select_kernels(program, target.cpu.features, options.kernels)
         plan, state, weights = place_in_memories(program, kernels, target)  # phase 5: offsets; checked
         dump.plan("5-plan.txt", plan)
         progress("emit C, compile, link")
-        build(Built(program, kernels, plan, state, target, weights), model, part)  # phase 6: C, binary, manifest
+        save_model(graph, part / MODEL_COPY)
+        built = Built(program, kernels, plan, state, target, weights)
+        build(built, model, part)  # phase 6: C, binary, manifest
+        for kind in options.packages:
+            write_package(part, kind, built.prefix, program.name, package_files(part, built.prefix))
     return load_artifact(out)
 
 
@@ -76,11 +90,17 @@ def make_program(
     """Phases 1 to 4: the program of a model, the same for every target."""
     dump = dump or Dump(None)
     progress("canonicalize, quantize")
-    graph = prepare(model, options, dump)  # phases 1 and 2: one form for each operator; scales
+    return lower_program(prepare(model, options, dump), model, options, progress, dump)
+
+
+def lower_program(graph: Model, original: Model, options: Options, progress: Progress, dump: Dump) -> Program:
+    """Phases 3 and 4 on what `prepare` made of `original`."""
     progress("lower to integer operators")
     graph = device_layout(graph)  # phase 3: images channels-last; integer operators
     if options.precision == "int8":
         graph = dump.model("3-integer", lower_to_integers(graph))
+    else:
+        graph = dump.model("3-float", float_form(graph))
     progress("import into TVM, generate C")
     from edgec.tvm_bridge.pipeline import through_tvm  # not before it is needed: importing TVM takes seconds
 
@@ -88,7 +108,7 @@ def make_program(
     dump.text("4-relax.py", lowered.relax_text)
     # What TVM fused itself has no record that counts; the graph's own products do.
     macs = sum(call.macs for call in lowered.calls) or graph.macs()
-    return assemble(graph, lowered, original=model, macs=macs)
+    return assemble(graph, lowered, original=original, macs=macs)
 
 
 def prepare(model: Model, options: Options, dump: Dump | None = None) -> Model:
@@ -102,12 +122,18 @@ def prepare(model: Model, options: Options, dump: Dump | None = None) -> Model:
             raise UsageError(f"{model.name} is quantized already", hint="compile it with --precision int8")
         require_supported(model, options.precision)
         return dump.model("2-quantized", model)
-    graph = dump.model("1-canonical", canonicalize(model))
-    require_supported(graph, options.precision)
-    _require_computed(graph)
+    graph = dump.model("1-canonical", canonical(model, options.precision))
     if options.precision == "float32":
         return graph
-    return dump.model("2-quantized", quantize(graph, options.calibration))
+    return dump.model("2-quantized", quantize(graph, options.calibration, options.recipe))
+
+
+def canonical(model: Model, precision: Precision = "int8") -> Model:
+    """The canonical float form of a model; raises for what this precision does not take."""
+    graph = canonicalize(model)
+    require_supported(graph, precision)
+    _require_computed(graph)
+    return graph
 
 
 def _require_computed(model: Model) -> None:

@@ -18,6 +18,9 @@ import onnx
 from edgec.errors import UnsupportedError, UsageError
 from edgec.model_file import MAX_MODEL_BYTES, check_valid, read_model_file
 
+PRIVATE_KEYS = ("edgec.interface", "edgec.layout")
+"""Keys of metadata that phases of the compiler hand to each other; what a file says there is not believed."""
+
 STATE_KEY = "edgec.state"
 """Key of the state contract in an ONNX file's metadata_props; the value is a JSON list of pairs."""
 
@@ -120,6 +123,7 @@ def load_model(
     proto, sha256 = read_model_file(path)
     notes: list[str] = []
     _drop_default_inputs(proto)
+    _drop_private_metadata(proto)
     _fix_input_shapes(proto, input_shapes or {}, notes)
     proto = _infer_outputs(proto)
     check_valid(proto, str(path), full=True)
@@ -172,6 +176,11 @@ def _drop_default_inputs(proto: onnx.ModelProto) -> None:
         kept = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in kept]
         del proto.graph.input[:]
         proto.graph.input.extend(kept)
+
+
+def _drop_private_metadata(proto: onnx.ModelProto) -> None:
+    kept = {p.key: p.value for p in proto.metadata_props if p.key not in PRIVATE_KEYS}
+    onnx.helper.set_model_props(proto, kept)
 
 
 def _fix_input_shapes(proto: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]], notes: list[str]) -> None:

@@ -26,7 +26,7 @@ Array = npt.NDArray[Any]
 
 def input_infos(artifact: Artifact) -> list[TensorInfo]:
     """The inputs as sample files are checked against: ONNX names and shapes; float32 for what is quantized."""
-    return [TensorInfo(p.name, p.shape, _real_type(p)) for p in artifact.inputs]
+    return [TensorInfo(p.name, p.shape, real_type(p)) for p in artifact.inputs]
 
 
 def open_artifact(artifact: Artifact, runner: RunnerKind | None = None) -> Runner:
@@ -92,7 +92,7 @@ def run_artifact(
     Returns:
         [S, *ONNX shape] by output name: float32 (its own type when it is not quantized), or int8 with `raw`.
     """
-    feeds = [_to_device(port, samples[port.name]) for port in artifact.inputs]
+    feeds = [to_device(port, samples[port.name]) for port in artifact.inputs]
     steps = len(feeds[0]) if feeds else 0
     outputs: list[list[bytes]] = [[] for _ in artifact.outputs]
     with open_artifact(artifact, runner) as device:
@@ -102,7 +102,7 @@ def run_artifact(
                 collected.append(result)
             tell(step + 1)
     return {
-        port.name: _from_device(port, b"".join(results), steps, raw)
+        port.name: from_device(port, b"".join(results), steps, raw)
         for port, results in zip(artifact.outputs, outputs, strict=True)
     }
 
@@ -123,8 +123,8 @@ def profile_artifact(
         device.reset()
         feeds = []
         for port in artifact.inputs:
-            real = np.zeros((1, *port.shape), _real_type(port)) if samples is None else samples[port.name][:1]
-            feeds.append(_to_device(port, real)[0].tobytes())
+            real = np.zeros((1, *port.shape), real_type(port)) if samples is None else samples[port.name][:1]
+            feeds.append(to_device(port, real)[0].tobytes())
         device.run(feeds)
         measured = device.profile()
     return _report(artifact, measured)
@@ -170,19 +170,22 @@ def _report(artifact: Artifact, measured: Profile) -> dict[str, Any]:
     }
 
 
-def _real_type(port: ArtifactPort) -> np.dtype[Any]:
+def real_type(port: ArtifactPort) -> np.dtype[Any]:
+    """What a caller gives and gets: float32 for what is quantized, else the port's own type."""
     return np.dtype(port.dtype if port.scale is None else np.float32)
 
 
-def _to_device(port: ArtifactPort, real: Array) -> Array:
-    shaped = np.asarray(real, _real_type(port)).reshape(-1, *port.shape)
+def to_device(port: ArtifactPort, real: Array) -> Array:
+    """[S, *ONNX shape] in real values -> [S, *device shape] as the program reads it."""
+    shaped = np.asarray(real, real_type(port)).reshape(-1, *port.shape)
     if port.layout:
         shaped = shaped.transpose(0, *(axis + 1 for axis in port.layout))
     shaped = np.ascontiguousarray(shaped)
     return shaped if port.scale is None else quantize_real(shaped, port.scale, port.zero_point or 0)
 
 
-def _from_device(port: ArtifactPort, data: bytes, steps: int, raw: bool) -> Array:
+def from_device(port: ArtifactPort, data: bytes, steps: int, raw: bool) -> Array:
+    """The bytes of `steps` results -> [steps, *ONNX shape] in real values, or in the device's own with `raw`."""
     values: Array = np.frombuffer(data, port.dtype).reshape(steps, *port.shape)
     if raw or port.scale is None:
         return values.copy()

@@ -92,7 +92,7 @@ def run_batch(batch: Batch, built: Built, folder: Path) -> dict[str, np.ndarray]
     with open_runner(folder, kind, built.target, symbol=f"{built.prefix}_run") as runner:
         results = runner.run([batch.values[p.tensor].tobytes() for p in program.inputs])
     return {
-        port.name: np.frombuffer(result, np.int8).reshape(port.onnx_shape)
+        port.name: np.frombuffer(result, program.tensors[port.tensor].type.dtype).reshape(port.onnx_shape)
         for port, result in zip(program.outputs, results, strict=True)
     }
 

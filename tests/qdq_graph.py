@@ -24,6 +24,8 @@ ELEMENT = {
     np.dtype(np.int8): TensorProto.INT8,
     np.dtype(np.uint8): TensorProto.UINT8,
     np.dtype(np.float32): TensorProto.FLOAT,
+    np.dtype(np.int32): TensorProto.INT32,
+    np.dtype(np.int64): TensorProto.INT64,
 }
 
 
@@ -178,6 +180,8 @@ def run_program(program: Program, feeds: dict[str, np.ndarray]) -> dict[str, np.
             array = quantize_real(array, port.quantization.scale, port.quantization.zero_point)
         elif array.dtype == np.uint8:
             array = (array.astype(np.int16) - 128).astype(np.int8)
+        elif array.dtype == np.int64:
+            array = array.astype(np.int32)
         values[port.tensor] = array
     computed = evaluate(program, values)
     return {p.name: computed[p.tensor].reshape(p.onnx_shape) for p in program.outputs}

@@ -97,3 +97,43 @@ def test_integer_inputs_of_a_float_model_keep_their_type(tmp_path: Path) -> None
     wanted = reference(model, {"tokens": tokens})["y"]
     np.testing.assert_allclose(np.load(tmp_path / "y.npz")["y"], wanted, rtol=1e-5, atol=1e-6)
     assert done("profile", tmp_path / "out", "--json").json["seconds"] > 0
+
+
+def test_scalars_in_the_code_keep_every_bit(tmp_path: Path) -> None:
+    """Constants of one element become literals of the generated C; a product with 1 gives each back."""
+    bits = np.random.default_rng(12).integers(0, 2**32, 40, dtype=np.uint32).view(np.float32)
+    special = np.array([1e-42, -3.4028235e38, 16777217, 1 / 3, np.inf, -np.inf], np.float32)
+    scalars = np.concatenate([bits[np.isfinite(bits)], special])
+    g = Graph()
+    shapes: dict[str, tuple[int, ...]] = {}
+    for i, value in enumerate(scalars):
+        shapes[g.op("Mul", "x", g.const(np.array(value)), out=f"y{i}")] = (1, 2)
+    model = g.save(tmp_path / "m.onnx", {"x": (1, 2)}, shapes)
+    np.savez(tmp_path / "x.npz", x=np.ones((1, 2), np.float32))
+    done("compile", model, "--target", "host-c", "--precision", "float32", "--out", tmp_path / "out")
+    done("run", tmp_path / "out", "--input", tmp_path / "x.npz", "--output", tmp_path / "y.npz")
+    results = np.load(tmp_path / "y.npz")
+    found = np.array([results[f"y{i}"].ravel()[1] for i in range(len(scalars))])
+    np.testing.assert_array_equal(found.view(np.uint32), scalars.view(np.uint32))
+
+
+def test_the_largest_of_nothing_but_minus_infinity(tmp_path: Path) -> None:
+    g = Graph()
+    low = g.op(
+        "Where", g.op("Greater", "x", g.const(np.array(9, np.float32))), "x", g.const(np.array(-np.inf, np.float32))
+    )
+    g.op("ReduceMax", low, g.integers(1), keepdims=0, out="top")
+    g.op("Greater", "x", g.const(np.array(0, np.float32)), out="sign")
+    model = g.save(tmp_path / "m.onnx", {"x": (1, 5)}, {"top": (1,), "sign": (1, 5)})
+    proto = onnx.load(model)
+    proto.graph.output[1].type.tensor_type.elem_type = onnx.TensorProto.BOOL
+    onnx.save(proto, model)
+    given = np.random.default_rng(13).normal(size=(4, 5)).astype(np.float32)
+    given[1, 2] = 10
+    np.savez(tmp_path / "x.npz", x=given)
+    done("compile", model, "--target", "host-c", "--precision", "float32", "--out", tmp_path / "out")
+    done("run", tmp_path / "out", "--input", tmp_path / "x.npz", "--output", tmp_path / "y.npz")
+    results = np.load(tmp_path / "y.npz")
+    np.testing.assert_array_equal(results["top"].ravel(), [-np.inf, 10, -np.inf, -np.inf])
+    assert results["sign"].dtype == np.bool_
+    np.testing.assert_array_equal(results["sign"].reshape(4, 5), given > 0)

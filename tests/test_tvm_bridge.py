@@ -71,7 +71,9 @@ def _several_calls() -> Network:
     g.op("HardSwish", g.op("Add", early, g.op("Mul", late, first)), out="h")
     g.op("LayerNormalization", "h", g.random(5), axis=-1, out="n")
     g.op("ReduceMean", g.op("Elu", g.op("Mish", "n")), g.integers(0), keepdims=0, out="y")
-    return g, {"x": (4, 6)}, {"h": (4, 5), "y": (5,)}
+    moments = (g.random(5), g.random(5), g.random(5), g.const(np.arange(1, 6, dtype=np.float32)))
+    g.op("Sqrt", g.op("Abs", g.op("BatchNormalization", "n", *moments)), out="u")
+    return g, {"x": (4, 6)}, {"h": (4, 5), "y": (5,), "u": (4, 5)}
 
 
 def _random(seed: int) -> Network:

@@ -14,8 +14,8 @@ import sys
 
 import typer
 
+from edgec.cli import check, doctor, export, models, profile, quantize, run, targets, verify
 from edgec.cli import compile as compile_verb
-from edgec.cli import doctor, export, models, profile, quantize, run, targets
 from edgec.errors import EdgecError, UsageError, render
 
 INTERRUPTED = 130
@@ -31,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (doctor, models, targets, export, quantize, compile_verb, run, profile):
+for verb in (doctor, models, targets, export, check, quantize, compile_verb, run, profile, verify):
     app.command(verb.NAME, help=verb.HELP, epilog=f"Example: {verb.EXAMPLE}")(verb.command)
 
 

@@ -10,7 +10,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgec.cli.arguments import Calibration, InputShape, Json, State, read_model, read_samples
+from edgec.cli.arguments import (
+    BiasCorrection,
+    Calibration,
+    CalibrationMethod,
+    Equalization,
+    Equalize,
+    InputNorm,
+    InputShape,
+    Json,
+    Labels,
+    MaxLoss,
+    Method,
+    Precision,
+    State,
+    read_model,
+    read_recipe,
+    read_samples,
+)
 from edgec.cli.output import count, print_json, progress
 
 if TYPE_CHECKING:
@@ -21,11 +38,13 @@ HELP = "Compile an ONNX model (float or QDQ) into a program that is proven to fi
 EXAMPLE = "edgec compile model.onnx --target stm32f746 --calibration samples.npz --out build/model"
 
 
-class Precision(enum.StrEnum):
-    """Arithmetic of the program."""
+class Package(enum.StrEnum):
+    """Build systems of `edgec.emit.package`."""
 
-    INT8 = "int8"
-    FLOAT32 = "float32"
+    PLATFORMIO = "platformio"
+    ZEPHYR = "zephyr"
+    ARDUINO = "arduino"
+    CUBE = "cube"
 
 
 class Kernels(enum.StrEnum):
@@ -43,7 +62,17 @@ def command(
     precision: Annotated[Precision, typer.Option(help="int8 quantizes a float model.")] = Precision.INT8,
     state: State = None,
     input_shape: InputShape = None,
+    input_norm: InputNorm = None,
+    method: CalibrationMethod = Method.MINMAX,
+    equalize: Equalization = Equalize.AUTO,
+    bias_correction: BiasCorrection = True,
+    max_loss: MaxLoss = None,
+    labels: Labels = None,
     kernels: Annotated[Kernels, typer.Option(help="tvm builds without hand-written kernels.")] = Kernels.AUTO,
+    package: Annotated[
+        list[Package] | None,
+        typer.Option(help="Lay the files out for this build system, in DIR/package-NAME (repeatable)."),
+    ] = None,
     dump: Annotated[
         Path | None,
         typer.Option(help="Write what each phase hands on, numbered, here; also when a later one fails."),
@@ -57,11 +86,13 @@ def command(
     tell = progress(json_)
     chosen = load_target(target)
     tell("read the model")
-    loaded = read_model(model, state, input_shape)
+    loaded = read_model(model, state, input_shape, input_norm)
     samples = read_samples(calibration, loaded)
+    recipe = read_recipe(method, equalize, bias_correction, max_loss, labels, loaded, samples)
     from edgec.compile import Options, compile_model
 
-    options = Options(precision.value, kernels.value, samples, dump=dump)
+    packages = [p.value for p in package or ()]
+    options = Options(precision.value, kernels.value, samples, recipe, dump=dump, packages=packages)
     artifact = compile_model(loaded, chosen, out, options, tell)
     if json_:
         print_json(artifact.manifest)

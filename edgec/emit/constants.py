@@ -20,7 +20,7 @@ _LINE = 116
 def weights_header(built: Built) -> str:
     """Declarations: one struct of named arrays for each flash region."""
     guard = f"{built.prefix.upper()}_WEIGHTS_H"
-    lines = [LICENSE, f"#ifndef {guard}", f"#define {guard}", "", "#include <stdint.h>", ""]
+    lines = [LICENSE, f"#ifndef {guard}", f"#define {guard}", "", *_bool_header(built), "#include <stdint.h>", ""]
     for region, constants in built.weights_by_region().items():
         name = built.weights_struct(region)
         total = sum(p.values.nbytes for p in constants.values())
@@ -33,6 +33,11 @@ def weights_header(built: Built) -> str:
             lines.append(f"    {declaration} /* {comment(key)}: {comment(packed.layout)} */")
         lines += [f"}} {name}_t;", "", f"extern const {name}_t {name};", ""]
     return "\n".join([*lines, f"#endif /* {guard} */", ""])
+
+
+def _bool_header(built: Built) -> list[str]:
+    has_bool = any(packed.values.dtype == np.bool_ for packed in built.constants().values())
+    return ["#include <stdbool.h>"] if has_bool else []
 
 
 def weights_source(built: Built) -> str:
@@ -77,8 +82,8 @@ def _literal(value: np.generic) -> str:
         if not np.isfinite(number):
             return "(1.0f / 0.0f)" if number > 0 else "(-1.0f / 0.0f)" if number < 0 else "(0.0f / 0.0f)"
         return f"{number:.9g}f" if "." in f"{number:.9g}" or "e" in f"{number:.9g}" else f"{number:.9g}.0f"
-    if isinstance(value, np.int32) and value == -(2**31):
-        return "INT32_MIN"
+    if isinstance(value, np.int32 | np.int64) and value == np.iinfo(value.dtype).min:
+        return f"INT{8 * value.itemsize}_MIN"
     return f"{int(value)}u" if isinstance(value, np.uint32) else str(int(value))
 
 

@@ -32,6 +32,7 @@ def header(built: Built, figures: Figures) -> str:
         f"#ifndef {guard}",
         f"#define {guard}",
         "",
+        *(["#include <stdbool.h>"] if _has_bool(built) else []),
         "#include <stddef.h>",
         "#include <stdint.h>",
         "",
@@ -61,6 +62,10 @@ def init_parameters(built: Built) -> str:
     """Parameter list of `<model>_init`."""
     arenas = [f"void *{v}, size_t {v}_bytes" for v in map(built.arena_variable, built.arenas)]
     return ", ".join([f"{built.prefix}_model *m", *arenas, "void *state, size_t state_bytes"])
+
+
+def _has_bool(built: Built) -> bool:
+    return any(built.c_type(port) == "bool" for port in (*built.program.inputs, *built.program.outputs))
 
 
 def _figures(built: Built, figures: Figures) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeVar
 from edgec.operators.record import Array, TensorType
 
 # One module a family; importing one registers its kernels.
-FAMILIES = ("linear",)
+FAMILIES = ("linear", "conv")
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from edgec.operators import TensorType, get_operator
 
 Array = npt.NDArray[Any]
 DOMAIN = "edgec"
+MOST_AXES = 6
+"""Axes of a strided copy."""
 
 
 class NotIntegerError(Exception):
@@ -26,35 +29,75 @@ class NotIntegerError(Exception):
 
 @dataclass(frozen=True)
 class Quant:
-    """`real = scale * (q - zero_point)`; scale is float64, a scalar or one per entry of `axis` (weights)."""
+    """`real = scale * (q - zero_point)`; scale is float64, a scalar or one per entry of `axis` (weights).
+
+    An activation is int8, or int16 with zero point 0.
+    """
 
     scale: Array
     zero_point: int
     axis: int = 0
+    dtype: str = "int8"
 
     @property
     def pair(self) -> tuple[float, int]:
         """(scale, zero_point) of a per-tensor quantization."""
         if self.scale.ndim:
             raise NotIntegerError("an activation is quantized per channel")
+        if not self.scale > 0:
+            raise NotIntegerError("an activation is quantized with a scale of zero")
         return float(self.scale), self.zero_point
 
     def same(self, other: Quant) -> bool:
         """Whether both give every integer the same real value."""
-        return self.zero_point == other.zero_point and np.array_equal(self.scale, other.scale)
+        alike = self.zero_point == other.zero_point and self.dtype == other.dtype
+        return alike and np.array_equal(self.scale, other.scale)
+
+    def integers(self, values: Array) -> Array:
+        """Nearest integers to real values, halves to even as QuantizeLinear does; saturated."""
+        scale, zero_point = self.pair
+        limits = np.iinfo(self.dtype)
+        q = np.rint(np.asarray(values, np.float64) / scale) + zero_point
+        result: Array = np.clip(q, limits.min, limits.max).astype(self.dtype)
+        return result
+
+
+Order = tuple[int, ...]
+"""Which ONNX axis lies at each place of a stored tensor: `stored = onnx.transpose(order)`; () = the same."""
+
+
+class Stored(NamedTuple):
+    """Result of a rule that chose the order of axes: the tensor in its stored shape, and the order."""
+
+    tensor: str
+    order: Order
 
 
 @dataclass(frozen=True)
 class Value:
     """A float value of the QDQ graph as an int8 tensor of the integer graph that dequantizes to it.
 
-    `tensor` is None for a constant, whose integers are in `data`.
+    `tensor` is None for a constant, whose integers are in `data`. A tensor may be stored in another order of axes
+    than ONNX has (`order`), so that a Transpose costs nothing until somebody needs the bytes in its order.
     """
 
     tensor: str | None
     shape: tuple[int, ...]
     quant: Quant
     data: Array | None = None
+    order: Order = ()
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape of the bytes as they lie."""
+        return tuple(self.shape[a] for a in self.order) if self.order else self.shape
+
+    def lies_in(self, order: Order) -> bool:
+        """Whether the bytes are in this order too: axes of size 1 may lie anywhere."""
+        return self._long_axes(self.order) == self._long_axes(order)
+
+    def _long_axes(self, order: Order) -> list[int]:
+        return [a for a in order or range(len(self.shape)) if self.shape[a] != 1]
 
     def real(self) -> Array:
         """Float64 values of a constant."""
@@ -92,16 +135,22 @@ class Source:
     def quant(self, node: onnx.NodeProto) -> Quant:
         """Parameters of a QuantizeLinear or DequantizeLinear, rebased from uint8 to int8 where needed."""
         scale = self._constant(node, 1).astype(np.float64)
+        if not (np.isfinite(scale).all() and (scale >= 0).all()):
+            raise NotIntegerError(f"scale {node.input[1]} is not a positive number")
         given = len(node.input) > 2 and node.input[2]
         zero = self._constant(node, 2) if given else np.zeros(scale.shape, self._integer_type(node))
-        if zero.dtype not in (np.int8, np.uint8, np.int32):
-            raise NotIntegerError(f"{zero.dtype} quantization; int8 and uint8 are supported")
+        if zero.dtype not in (np.int8, np.uint8, np.int16, np.int32):
+            raise NotIntegerError(f"{zero.dtype} quantization; int8, uint8 and int16 are supported")
         axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
         if scale.size == 1:  # one-element scales are per-tensor whatever the axis says
             scale, zero = scale.reshape(()), zero.reshape(())
         points = np.unique(zero.astype(np.int64))
         if points.size != 1:
             raise NotIntegerError("zero points differ from channel to channel")
+        if zero.dtype == np.int16:
+            if points[0] or scale.ndim:
+                raise NotIntegerError("int16 with a zero point or with a scale per channel")
+            return Quant(scale, 0, axis, "int16")
         return Quant(scale, int(points[0]) - (128 if zero.dtype == np.uint8 else 0), axis)
 
     def _integer_type(self, node: onnx.NodeProto) -> np.dtype[Any]:
@@ -125,6 +174,8 @@ class IntegerGraph:
     types: dict[str, TensorType] = field(default_factory=dict)
     bases: dict[str, str] = field(default_factory=dict)
     """What each view is a view of; never a view itself."""
+    copies: dict[tuple[str, Order], str] = field(default_factory=dict)
+    """Copies of tensors in another order of axes: one serves all who need it."""
 
     def constant(self, name: str, array: Array) -> str:
         """Add an initializer under a unique name."""
@@ -138,7 +189,48 @@ class IntegerGraph:
         if value.tensor is not None:
             return value.tensor
         assert value.data is not None
-        return self.constant(name, value.data.astype(np.int8))
+        return self.constant(name, value.data.astype(value.quant.dtype))
+
+    def in_order(self, value: Value, order: Order, node: str) -> Value:
+        """`value` with its bytes in `order`, copied where they are not (or a constant transposed)."""
+        if value.lies_in(order):
+            wanted = dataclasses.replace(value, order=order)
+            if value.tensor is None:
+                return wanted
+            return dataclasses.replace(wanted, tensor=self.view(value.tensor, wanted.stored_shape))
+        if value.tensor is None:
+            raise AssertionError("constants are kept in ONNX order")
+        perm = [(value.order or tuple(range(len(value.shape)))).index(a) for a in order or range(len(value.shape))]
+        key = (self.bases.get(value.tensor, value.tensor), (*value.stored_shape, *perm))
+        if key not in self.copies:
+            places = np.arange(int(np.prod(value.shape))).reshape(value.stored_shape).transpose(perm)
+            self.copies[key] = self.strided_copy(node, f"{value.tensor}.reordered", places, value.tensor)
+        wanted = dataclasses.replace(value, order=order)
+        return dataclasses.replace(wanted, tensor=self.view(self.copies[key], wanted.stored_shape))
+
+    def strided_copy(self, node: str, output: str, places: Array, tensor: str) -> str:
+        """The elements of `tensor` (flat) at `places`, an int64 view of evenly spaced indices; in their shape."""
+        axes = [
+            (int(n), int(s) // places.itemsize) for n, s in zip(places.shape, places.strides, strict=True) if n != 1
+        ] or [(1, 0)]
+        merged = [axes[0]]
+        for n, stride in axes[1:]:
+            outer, step = merged[-1]
+            merged[-1:] = [(outer * n, stride)] if step == stride * n else [(outer, step), (n, stride)]
+        if len(merged) > MOST_AXES:
+            raise NotIntegerError(f"a movement over {len(merged)} axes, at most {MOST_AXES}")
+        flat = self.view(tensor, (int(np.prod(self.types[tensor].shape)),))
+        copied = self.emit(
+            "strided_copy_s16" if self.types[tensor].dtype == "int16" else "strided_copy_s8",
+            node,
+            output,
+            [flat],
+            {},
+            offset=int(places.flat[0]),
+            shape=[n for n, _ in merged],
+            strides=[s for _, s in merged],
+        )
+        return self.view(copied, places.shape)
 
     def view(self, tensor: str, shape: Sequence[int]) -> str:
         """`tensor` under another shape, at no cost."""
@@ -175,6 +267,8 @@ class IntegerGraph:
             constants: its constant inputs by name, in the record's order.
         """
         record = get_operator(op)
+        if not op.endswith("_s16") and any(self.types[n].dtype == "int16" for n in inputs):
+            raise NotIntegerError("an int16 operand, which sums, LayerNormalization and means alone take")
         names = [*inputs, *(self.constant(f"{node}.{k}", v) for k, v in constants.items())]
         try:
             kind = record.infer([self.types[n] for n in names], **attrs)

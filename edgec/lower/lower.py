@@ -10,22 +10,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
+from edgec.lower import rules_conv, rules_resize  # noqa: F401 (they register their rules)
 from edgec.lower.graph import DOMAIN, Array, IntegerGraph, NotIntegerError, Quant, Source, Value, unsupported
+from edgec.lower.indices import INTEGER_TYPES, lower_indices
 from edgec.lower.movement import MOVEMENT, move
-from edgec.lower.rules import RULES, Site, requantized, table
-from edgec.lower.tables import ELEMENTWISE, evaluate
+from edgec.lower.rules import RULES, Rule, Site, masked_softmax, requantized, table
+from edgec.lower.rules_more import rms_norm
+from edgec.lower.storage import in_storage_order
+from edgec.lower.tables import ELEMENTWISE, LOGICAL, evaluate
 from edgec.model import Model
 from edgec.operators import TensorType
 from edgec.operators.integer import quantize_real, real_values
+from edgec.passes.rms_norm_form import RmsNormForm, find_rms_norms
+from edgec.passes.softmax_mask import masked_scores
 
 INTERFACE_KEY = "edgec.interface"
 """metadata_props key of the program's border: JSON of inputs, outputs and states with their quantization."""
+
+
+TRUTH = Quant(np.array(1.0), 0)
+"""Quantization of true and false."""
 
 
 def lower_to_integers(model: Model) -> Model:
@@ -49,12 +60,18 @@ class _Lowering:
         self.integers: dict[str, Value] = {}  # int8 value of the QDQ graph -> the same in the integer graph
         self.functions: dict[str, tuple[Value, npt.NDArray[np.float64]]] = {}
         self.inputs: dict[str, Quant] = {}
+        self.indices: dict[str, str] = {}  # integers that mean themselves -> the int32 tensor
+        self.masks: dict[str, tuple[str, Array]] = {}  # scores of which some are hidden -> (scores, which count)
+        self.forms = {o: f for f in find_rms_norms(self.source.graph, self.source.shapes) for o in f.nodes[0].output}
         self.done: set[str] = set()  # results of nodes that an earlier rule has taken along
         self.refused: list[tuple[str, str, str]] = []
 
     def run(self) -> Model:
         for info in self.model.proto.graph.input:
-            self.graph.types[info.name] = TensorType(self.source.shapes[info.name], "int8")
+            integer = np.dtype(self.source.dtypes[info.name]) in INTEGER_TYPES
+            self.graph.types[info.name] = TensorType(self.source.shapes[info.name], "int32" if integer else "int8")
+            if integer:
+                self.indices[info.name] = info.name
         for node in self.source.graph.node:
             if node.output[0] in self.done:
                 continue
@@ -82,6 +99,12 @@ class _Lowering:
             self._dequantize(node)
         elif node.op_type == "QuantizeLinear":
             self._quantize(node)
+        elif node.output[0] in self.forms:
+            self._rms_norm(self.forms[node.output[0]])
+        elif (scores := self._masked(node)) is not None:
+            self.masks[node.output[0]] = scores
+        elif lower_indices(node, self.source, self.values, self.indices, self.graph):
+            pass
         elif node.op_type in MOVEMENT and node.input[0] in self.values:
             moved = move(node, self.source, self.values[node.input[0]], self.graph)
             self.values.update(zip(node.output, moved, strict=True))
@@ -94,12 +117,12 @@ class _Lowering:
             data = self.source.arrays[name]
             if data.dtype == np.uint8:
                 data = (data.astype(np.int16) - 128).astype(np.int8)
-            if data.dtype not in (np.int8, np.int32):
-                raise NotIntegerError(f"constant {name} is {data.dtype}; int8 and uint8 are supported")
+            if data.dtype not in (np.int8, np.int16, np.int32):
+                raise NotIntegerError(f"constant {name} is {data.dtype}; int8, uint8 and int16 are supported")
             self.values[node.output[0]] = Value(None, tuple(data.shape), quant, data)
         elif name in self.integers:
             inner = self.integers[name]
-            self.values[node.output[0]] = Value(inner.tensor, inner.shape, quant, inner.data)
+            self.values[node.output[0]] = replace(inner, quant=quant)
         elif name in self.graph.types:  # a model input that is quantized already
             self._bind_input(name, quant)
             self.values[node.output[0]] = Value(name, self.source.shapes[name], quant)
@@ -113,14 +136,14 @@ class _Lowering:
         elif name in self.values:
             value = self.values[name]
             if value.data is not None:
-                result = Value(None, value.shape, quant, quantize_real(value.real(), *quant.pair))
+                result = Value(None, value.shape, quant, quant.integers(value.real()))
             else:
                 assert value.tensor is not None
                 tensor = requantized(self.graph, node, value.tensor, value.quant, quant)
-                result = Value(tensor, value.shape, quant)
+                result = replace(value, tensor=tensor, quant=quant)
         elif name in self.source.arrays:
             data = self.source.arrays[name]
-            result = Value(None, tuple(data.shape), quant, quantize_real(data, *quant.pair))
+            result = Value(None, tuple(data.shape), quant, quant.integers(data))
         elif name in self.graph.types:
             self._bind_input(name, quant)
             result = Value(name, self.source.shapes[name], quant)
@@ -129,6 +152,8 @@ class _Lowering:
         self.integers[node.output[0]] = result
 
     def _bind_input(self, name: str, quant: Quant) -> None:
+        if quant.dtype != "int8":
+            raise NotIntegerError(f"input {name} is {quant.dtype}; inputs are int8")
         if not self.inputs.setdefault(name, quant).same(quant):
             raise NotIntegerError(f"input {name} is quantized in two ways")
 
@@ -144,24 +169,36 @@ class _Lowering:
                 scalars[name] = float(constant.reshape(()))
                 continue
             function = self._function(name)
-            if function is None or (source is not None and function[0].tensor != source.tensor):
+            if function is None or (source is not None and not _same_elements(function[0], source)):
                 return False
             source, variables[name] = function[0], function[1]
         if source is None:
             return False
         name = node.output[0]
         self.functions[name] = (source, evaluate(node, variables, scalars, self.source.opset))
-        if any(c.op_type in MOVEMENT for c in self.source.consumers.get(name, [])):
+        if node.op_type in LOGICAL:
+            self._tabulate(name, node.name, TRUTH)
+        elif any(c.op_type in MOVEMENT for c in self.source.consumers.get(name, [])):
             self._tabulate(name, node.name, self._consumers_quant(name))  # movement moves int8, not functions
         return True
 
     def _tabulate(self, name: str, node: str, quant: Quant) -> Value:
         """Write the collected function `name` as a table with results in `quant`."""
+        if quant.dtype != "int8":
+            raise NotIntegerError("a function with an int16 result; tables have int8 results")
         source, results = self.functions[name]
-        assert source.tensor is not None
-        tensor = table(self.graph, node, source.tensor, quantize_real(results, *quant.pair), name)
         shape = self.source.shapes[name]
-        result = Value(self.graph.view(tensor, shape), shape, quant)
+        if shape != source.shape:  # a constant of more axes has added some
+            source = self.graph.in_order(source, (), node)
+            source = Value(source.tensor, shape, source.quant)
+        assert source.tensor is not None
+        entries = quantize_real(results, *quant.pair)
+        computed = self.graph.bases.get(source.tensor, source.tensor) not in self.inputs
+        if computed and np.array_equal(entries, np.arange(-128, 128)):  # a Relu that saturation has done already
+            tensor = source.tensor
+        else:
+            tensor = table(self.graph, node, source.tensor, entries, name)
+        result = replace(source, tensor=self.graph.view(tensor, source.stored_shape), quant=quant)
         self.values.setdefault(name, result)
         return result
 
@@ -169,7 +206,7 @@ class _Lowering:
         if name in self.functions:
             return self.functions[name]
         value = self.values.get(name)
-        if value is None or value.tensor is None:
+        if value is None or value.tensor is None or value.quant.dtype != "int8":
             return None
         return value, real_values(*value.quant.pair)
 
@@ -182,7 +219,12 @@ class _Lowering:
     def _operator(self, node: onnx.NodeProto) -> None:
         rule = RULES.get(node.op_type)
         if rule is None:
-            raise NotIntegerError("no integer operator")
+            wide = any(n in self.values and self.values[n].quant.dtype == "int16" for n in node.input)
+            raise NotIntegerError("no integer operator" + (" with an int16 operand" if wide else ""))
+        if node.op_type == "Softmax" and node.input[0] in self.masks:
+            scores, mask = self.masks[node.input[0]]
+            self._write(node, [self.values[scores]], lambda site: masked_softmax(site, mask))
+            return
         operands: list[Value | Array | None] = [
             self.values[n] if n in self.values else self._constant(n) if n else None for n in node.input
         ]
@@ -191,17 +233,43 @@ class _Lowering:
             raise NotIntegerError(f"input {unknown[0]} is computed and not quantized")
         if all(o is None or not isinstance(o, Value) or o.data is not None for o in operands):
             raise NotIntegerError("it is computed from constants alone; fold them")
+        self._write(node, operands, rule)
+
+    def _write(self, node: onnx.NodeProto, operands: list[Value | Array | None], rule: Rule) -> None:
+        """Write the operator of `node` by `rule`, with what is fused behind it."""
         quant, factor, followers = self._wanted(node)
         shape = self.source.shapes[node.output[0]]
         # factor * y in steps of s is y in steps of s / factor.
-        scaled = Quant(quant.scale / factor, quant.zero_point)
-        result = Value(rule(Site(node, operands, shape, scaled, self.graph)), shape, quant)
+        scaled = replace(quant, scale=quant.scale / factor)
+        written = in_storage_order(rule, Site(node, operands, shape, scaled, self.graph))
+        if self.graph.types[written.tensor].dtype != quant.dtype:
+            raise NotIntegerError("an int16 result, which sums alone have")
+        result = Value(written.tensor, shape, quant, order=written.order)
         for clamp in followers:
             if clamp.op_type in ("Relu", "Clip"):
                 result = self._clamped(clamp, result)
         # A fused follower's result is this node's: between them nothing else reads.
         self.values[(followers[-1] if followers else node).output[0]] = result
         self.done.update(f.output[0] for f in followers)
+
+    def _rms_norm(self, form: RmsNormForm) -> None:
+        if form.x not in self.values:
+            raise NotIntegerError(f"input {form.x} is computed and not quantized")
+        gain = np.ones(1) if form.gain is None else self._constant(form.gain)
+        assert gain is not None
+        self.done.update(o for n in form.nodes for o in n.output)
+        self._write(
+            form.nodes[-1], [self.values[form.x]], lambda site: rms_norm(site, site.value(0), gain, form.epsilon)
+        )
+
+    def _masked(self, node: onnx.NodeProto) -> tuple[str, Array] | None:
+        """(scores, which of them count) when `node` hides some from the Softmax that alone reads it."""
+        users = self.source.consumers.get(node.output[0], [])
+        if len(users) != 1 or users[0].op_type != "Softmax" or node.output[0] in self.source.outputs:
+            return None
+        found = masked_scores(node, self._constant)
+        name = None if found is None else node.input[found[0]]
+        return None if found is None or name not in self.values else (str(name), found[1])
 
     def _wanted(self, node: onnx.NodeProto) -> tuple[Quant, float, list[onnx.NodeProto]]:
         """Quantization that the node's consumers ask for, through a scalar Mul and a Relu or Clip that follow it."""
@@ -256,6 +324,15 @@ class _Lowering:
         """Relu or Clip after an operator: nothing when saturation does it, else a table."""
         assert value.tensor is not None
         scalars = {n: c for n in node.input[1:] if n and (c := self._constant(n)) is not None}
+        if value.quant.dtype == "int16":
+            bounds = [float(scalars[n].reshape(())) if n else None for n in (*node.input[1:], "", "")[:2]]
+            low = 0.0 if node.op_type == "Relu" else bounds[0]
+            limits = tuple(
+                default if b is None else int(value.quant.integers(np.array(b)))
+                for b, default in ((low, -(2**15)), (bounds[1], 2**15 - 1))
+            )
+            clamped = requantized(self.graph, node, value.tensor, value.quant, value.quant, (limits[0], limits[1]))
+            return replace(value, tensor=clamped)
         entries = quantize_real(
             evaluate(
                 node,
@@ -267,7 +344,7 @@ class _Lowering:
         )
         if np.array_equal(entries, np.arange(-128, 128)):
             return value
-        return Value(table(self.graph, node.name, value.tensor, entries, node.output[0]), value.shape, value.quant)
+        return replace(value, tensor=table(self.graph, node.name, value.tensor, entries, node.output[0]))
 
     def _producer(self, name: str) -> str:
         return next((n.name for n in self.source.graph.node if name in n.output), name)
@@ -278,9 +355,17 @@ class _Lowering:
         states = {s.input: s.output for s in self.model.states}
         names, outputs = [], []
         for info in self.model.proto.graph.output:
+            if info.name in self.indices:
+                names.append(self.indices[info.name])
+                outputs.append({"name": info.name, "tensor": self.indices[info.name]})
+                continue
             value = self.values.get(info.name) or self.integers.get(info.name)
             if value is None or value.tensor is None:
                 raise unsupported([(info.name, "output", "it is not a quantized tensor")])
+            if value.quant.dtype != "int8":
+                raise unsupported([(info.name, "output", f"it is {value.quant.dtype}; outputs are int8")])
+            value = self.graph.in_order(value, (), info.name)
+            assert value.tensor is not None
             tensor = value.tensor
             source = next((i for i, o in states.items() if o == info.name), None)
             if source is not None and source in self.inputs:
@@ -290,10 +375,11 @@ class _Lowering:
                 value = Value(tensor, value.shape, self.inputs[source])
             names.append(tensor)
             outputs.append(self._border(info.name, tensor, value.quant))
-        absent = [i.name for i in self.model.proto.graph.input if i.name not in self.inputs]
+        given = [i.name for i in self.model.proto.graph.input]
+        absent = [n for n in given if n not in self.inputs and n not in self.indices]
         if absent:
             raise unsupported([(n, "input", "it is not quantized") for n in absent])
-        inputs = [self._border(i.name, i.name, self.inputs[i.name]) for i in self.model.proto.graph.input]
+        inputs = [self._border(n, n, self.inputs[n]) for n in given if n in self.inputs]
         proto = self._proto(names)
         helper.set_model_props(
             proto,
@@ -325,4 +411,9 @@ class _Lowering:
         return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
     def _info(self, name: str) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(name, TensorProto.INT8, list(self.graph.types[name].shape))
+        kind = self.graph.types[name]
+        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(kind.dtype)), kind.shape)
+
+
+def _same_elements(a: Value, b: Value) -> bool:
+    return a.tensor == b.tensor and a.shape == b.shape and a.lies_in(b.order)

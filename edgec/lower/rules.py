@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import onnx
 
-from edgec.lower.graph import Array, IntegerGraph, NotIntegerError, Quant, Value
+from edgec.lower.graph import Array, IntegerGraph, NotIntegerError, Quant, Stored, Value
 from edgec.lower.movement import spread
-from edgec.operators import layer_norm, softmax
+from edgec.lower.weights import channel_constants
+from edgec.operators import int16, layer_norm, layer_norm16, softmax
 from edgec.operators.elementwise import add_params
 from edgec.operators.integer import (
     INT32_MAX,
@@ -54,7 +55,11 @@ class Site:
         return next((onnx.helper.get_attribute_value(a) for a in self.node.attribute if a.name == name), default)
 
     def value(self, index: int) -> Value:
-        """Operand `index`, which must be quantized."""
+        """Operand `index`, which must be quantized, with its bytes in ONNX order."""
+        return self.graph.in_order(self.stored(index), (), self.node.name)
+
+    def stored(self, index: int) -> Value:
+        """Operand `index`, which must be quantized, as it lies."""
         operand = self.operands[index]
         if not isinstance(operand, Value):
             raise NotIntegerError(f"input {self.node.input[index]} is not quantized")
@@ -76,11 +81,14 @@ class Site:
         return self.graph.view(result, self.shape)
 
 
-Rule = Callable[[Site], str]
+Rule = Callable[[Site], str | Stored]
+"""Writes the operator; its result in ONNX order, or in the order of axes that it says."""
 RULES: dict[str, Rule] = {}
 
 
-def _rule(*op_types: str) -> Callable[[Rule], Rule]:
+def rule(*op_types: str) -> Callable[[Rule], Rule]:
+    """Register the rule of these operators."""
+
     def register(function: Rule) -> Rule:
         for op_type in op_types:
             RULES[op_type] = function
@@ -89,21 +97,21 @@ def _rule(*op_types: str) -> Callable[[Rule], Rule]:
     return register
 
 
-def _scalar(ratio: float, largest: float = 128.0) -> tuple[int, int, int]:
+def scalar_multiplier(ratio: float, largest: float = 128.0) -> tuple[int, int, int]:
     """(mult, shift, wide) of one ratio."""
     wide = needs_wide(np.array([ratio]), np.array([largest]))
     mult, shift = multipliers(ratio, wide)
     return int(mult[0]), int(shift[0]), int(wide)
 
 
-@_rule("Gemm")
+@rule("Gemm")
 def _gemm(site: Site) -> str:
     if site.attribute("transA", 0) or site.attribute("alpha", 1.0) != 1 or site.attribute("beta", 1.0) != 1:
         raise NotIntegerError("Gemm with transA, alpha or beta")
     return _linear(site, transposed=bool(site.attribute("transB", 0)))
 
 
-@_rule("MatMul")
+@rule("MatMul")
 def _matmul(site: Site) -> str:
     a, b = site.value(0), site.value(1)
     if b.data is not None and b.data.ndim == 2:
@@ -111,14 +119,13 @@ def _matmul(site: Site) -> str:
     if min(len(a.shape), len(b.shape)) < 2:
         raise NotIntegerError("MatMul of a vector")
     batch, k = site.shape[:-2], a.shape[-1]
-    if a.shape[:-2] != batch or b.shape[:-2] != batch:
-        raise NotIntegerError("MatMul broadcasts its batch")
+    a, b = (spread(site.node, v, (*batch, *v.shape[-2:]), site.graph) for v in (a, b))
     (sa, za), (sb, zb), (sy, zy) = a.quant.pair, b.quant.pair, site.quant.pair
     reach = k * 255 * 255
     if reach > INT32_MAX:
         raise NotIntegerError(f"MatMul sums {k} products, which 32 bits cannot hold")
     ratio = sa * sb / sy
-    mult, shift, wide = _scalar(ratio, min(128.0, reach * ratio))
+    mult, shift, wide = scalar_multiplier(ratio, min(128.0, reach * ratio))
     tensors = [
         site.graph.view(site.graph.operand(v, f"{site.node.name}.{name}"), (product(batch), *v.shape[-2:]))
         for v, name in ((a, "a"), (b, "b"))
@@ -135,33 +142,16 @@ def _linear(site: Site, transposed: bool) -> str:
     if w.quant.zero_point:
         raise NotIntegerError("the weights are not symmetric (zero point 0)")
     weights = (w.data if transposed else w.data.T).astype(np.int64)
-    n, k = weights.shape
+    k = weights.shape[1]
     if w.quant.scale.ndim and w.quant.axis % 2 != (0 if transposed else 1):
         raise NotIntegerError("the weights' scales run along the wrong axis")
-    (sx, zx), (sy, zy) = x.quant.pair, site.quant.pair
-    acc_scale = np.broadcast_to(sx * w.quant.scale, (n,))
-    real_bias = site.real(2)
-    if real_bias is not None and real_bias.size not in (1, n):
-        raise NotIntegerError(f"a bias of {real_bias.shape} for {n} columns")
-    bias = np.zeros(n) if real_bias is None else np.rint(real_bias.ravel() / acc_scale)
-    folded = bias.astype(np.int64) - zx * weights.sum(axis=1)
-    reach = np.abs(folded) + 128 * np.abs(weights).sum(axis=1)
-    if reach.max() > INT32_MAX:
-        raise NotIntegerError("an accumulator could exceed 32 bits")
-    ratios = acc_scale / sy
-    wide = needs_wide(ratios, np.minimum(128.0, reach * ratios))
-    mult, shift = multipliers(ratios, wide)
-    constants: dict[str, Array] = {
-        "w": weights.astype(np.int8),
-        "bias": as_int32("bias", folded),
-        "mult": mult,
-        "shift": shift,
-        "params": as_int32("params", [zy]),
-    }
-    return site.emit("linear_s8", [site.rows(x, k)], constants, wide=int(wide))
+    vectors, wide = channel_constants(weights, w.quant.scale, site.real(2), x.quant, site.quant)
+    params = {"params": as_int32("params", [site.quant.zero_point])}
+    constants: dict[str, Array] = {"w": weights.astype(np.int8), **vectors, **params}
+    return site.emit("linear_s8", [site.rows(x, k)], constants, wide=wide)
 
 
-@_rule("Softmax")
+@rule("Softmax")
 def _softmax(site: Site) -> str:
     x = site.value(0)
     if site.attribute("axis", -1) not in (-1, len(x.shape) - 1):
@@ -170,50 +160,84 @@ def _softmax(site: Site) -> str:
     return requantized(site.graph, site.node, result, SOFTMAX_QUANT, site.quant)
 
 
-@_rule("LayerNormalization")
+def masked_softmax(site: Site, mask: Array) -> str:
+    """Softmax of the scores that count in `mask`."""
+    x = site.value(0)
+    shape = mask.shape
+    while shape and shape[0] == 1:
+        shape = shape[1:]
+    if len(shape) < 2 or shape != x.shape[len(x.shape) - len(shape) :]:
+        shape = x.shape[-2:] if mask.size in (1, x.shape[-1]) or len(shape) < 2 else x.shape
+    rows = np.broadcast_to(mask.reshape(mask.shape[-len(shape) :]) if mask.ndim > len(shape) else mask, shape)
+    constants: dict[str, Array] = {
+        "mask": np.ascontiguousarray(rows).reshape(-1, x.shape[-1]).astype(np.int8),
+        "table": softmax.exponentials(x.quant.pair[0]),
+    }
+    result = site.emit("masked_softmax_s8", [site.rows(x, x.shape[-1])], constants)
+    return requantized(site.graph, site.node, result, SOFTMAX_QUANT, site.quant)
+
+
+@rule("LayerNormalization")
 def _layer_norm(site: Site) -> str:
     x, gamma, beta = site.value(0), site.real(1), site.real(2)
     width = x.shape[-1]
     if site.attribute("axis", -1) not in (-1, len(x.shape) - 1) or gamma is None or gamma.shape != (width,):
         raise NotIntegerError("LayerNormalization over more than the last axis")
-    gain, offset, params = layer_norm.constants(
+    wide = x.quant.dtype == "int16"
+    gain, offset, params = (layer_norm16.constants if wide else layer_norm.constants)(
         gamma,
         np.zeros(width) if beta is None else beta,
         site.attribute("epsilon", 1e-5),
         x.quant.pair[0],
         site.quant.pair,
     )
-    return site.emit("layer_norm_s8", [site.rows(x, width)], {"gain": gain, "offset": offset, "params": params})
+    op = "layer_norm_s16" if wide else "layer_norm_s8"
+    return site.emit(op, [site.rows(x, width)], {"gain": gain, "offset": offset, "params": params})
 
 
-@_rule("Add", "Sub")
+@rule("Add", "Sub")
 def _add(site: Site) -> str:
     sign = -1 if site.node.op_type == "Sub" else 1
     a, b = site.value(0), site.value(1)
+    if "int16" in (a.quant.dtype, b.quant.dtype, site.quant.dtype):
+        return _add_wide(site, a, b, sign)
     params = add_params(a.quant.pair, b.quant.pair, site.quant.pair, sign)
-    a, b, swapped = _broadcast(site, a, b)
+    a, b, swapped = broadcast(site, a, b)
     if swapped:
         params = params[[1, 0, 2, 3]]
-    return site.emit("add_s8", _matrices(site, a, b), {"params": params})
+    return site.emit("add_s8", matrices(site, a, b), {"params": params})
 
 
-@_rule("Mul")
+def _add_wide(site: Site, a: Value, b: Value, sign: int) -> str:
+    params = int16.add_params(a.quant.pair, b.quant.pair, site.quant.pair, sign)
+    a, b, swapped = broadcast(site, a, b)
+    if swapped:
+        params = params[[1, 0, 3, 2, 4, 5]]
+    bits = {name: _bits(q) for name, q in (("a", a.quant), ("b", b.quant), ("y", site.quant))}
+    return site.emit("add_s16", matrices(site, a, b), {"params": params}, **bits)
+
+
+def _bits(quant: Quant) -> int:
+    return 8 * np.dtype(quant.dtype).itemsize
+
+
+@rule("Mul")
 def _mul(site: Site) -> str:
     a, b = site.value(0), site.value(1)
-    mult, shift, wide = _scalar(a.quant.pair[0] * b.quant.pair[0] / site.quant.pair[0])
-    a, b, _ = _broadcast(site, a, b)
+    mult, shift, wide = scalar_multiplier(a.quant.pair[0] * b.quant.pair[0] / site.quant.pair[0])
+    a, b, _ = broadcast(site, a, b)
     params = as_int32("params", [a.quant.zero_point, b.quant.zero_point, mult, shift, site.quant.zero_point])
-    return site.emit("mul_s8", _matrices(site, a, b), {"params": params}, wide=wide)
+    return site.emit("mul_s8", matrices(site, a, b), {"params": params}, wide=wide)
 
 
-def _broadcast(site: Site, a: Value, b: Value) -> tuple[Value, Value, bool]:
+def broadcast(site: Site, a: Value, b: Value) -> tuple[Value, Value, bool]:
     """Operands such that the first has the full shape; and whether they changed places."""
     if a.shape != site.shape and b.shape == site.shape:
         return b, a, True
     return spread(site.node, a, site.shape, site.graph), b, False
 
 
-def _matrices(site: Site, a: Value, b: Value) -> list[str]:
+def matrices(site: Site, a: Value, b: Value) -> list[str]:
     """a as [O, N] and b as [O or 1, N or 1], by a split of the axes into two groups; else b is spread out."""
     shape = site.shape
     padded = (1,) * (len(shape) - len(b.shape)) + b.shape
@@ -228,34 +252,58 @@ def _matrices(site: Site, a: Value, b: Value) -> list[str]:
             (rows, b_rows), (width, b_width) = groups
             names = [site.graph.operand(v, f"{site.node.name}.{n}") for v, n in ((a, "a"), (b, "b"))]
             return [site.graph.view(names[0], (rows, width)), site.graph.view(names[1], (b_rows, b_width))]
-    return _matrices(site, a, spread(site.node, b, shape, site.graph))
+    return matrices(site, a, spread(site.node, b, shape, site.graph))
 
 
-@_rule("ReduceMean", "ReduceSum")
+@rule("ReduceMean", "ReduceSum")
 def _mean(site: Site) -> str:
-    x, axes = site.value(0), site.real(1)
+    x, dims = reduction(site)
+    (sx, zx), (sy, zy) = x.quant.pair, site.quant.pair
+    ratio = sx / sy / (dims[1] if site.node.op_type == "ReduceMean" else 1)
+    long = x.quant.dtype == "int16"
+    mult, shift, wide = scalar_multiplier(ratio, min(128.0, (65535 if long else 255) * dims[1] * ratio))
+    tensor = site.graph.view(site.graph.operand(x, f"{site.node.name}.x"), dims)
+    params = as_int32("params", [zx, mult, shift, zy])
+    return site.emit("mean_s16" if long else "mean_s8", [tensor], {"params": params}, wide=wide)
+
+
+def reduction(site: Site) -> tuple[Value, tuple[int, int, int]]:
+    """Operand 0 and its shape as [outer, reduced, inner]; copied where what is reduced does not lie together."""
+    x = site.value(0)
+    reduced = reduced_axes(site, len(x.shape))
+    try:
+        return x, in_three(x.shape, reduced)
+    except NotIntegerError:
+        if x.tensor is None or site.graph.types[x.tensor].dtype != "int8":
+            raise
+    kept = [a for a in range(len(x.shape)) if a not in reduced]
+    moved = site.graph.in_order(x, (*kept, *sorted(reduced)), site.node.name)
+    return moved, (product([x.shape[a] for a in kept]), product([x.shape[a] for a in reduced]), 1)
+
+
+def reduced_axes(site: Site, rank: int) -> set[int]:
+    """The axes over which a reduction goes."""
+    axes = site.real(1)
     if axes is None and site.attribute("axes", None) is not None:
         axes = np.array(site.attribute("axes", None))
-    rank = len(x.shape)
     if axes is not None and not axes.size and not site.attribute("noop_with_empty_axes", 0):
         axes = None
-    reduced = set(range(rank)) if axes is None else {int(a) % rank for a in axes.ravel()}
-    kept = [i for i, d in enumerate(x.shape) if d > 1]  # axes of size 1 reduce to themselves
+    return set(range(rank)) if axes is None else {int(a) % rank for a in axes.ravel()}
+
+
+def in_three(shape: tuple[int, ...], reduced: set[int]) -> tuple[int, int, int]:
+    """The shape as [outer, reduced, inner]; axes of size 1 reduce to themselves."""
+    kept = [i for i, d in enumerate(shape) if d > 1]
     inner = [i in reduced for i in kept]
     span = [i for i, r in enumerate(inner) if r]
     first, last = (span[0], span[-1] + 1) if span else (0, 0)
     if not all(inner[first:last]):
         raise NotIntegerError("it reduces axes that are not adjacent")
-    dims = [x.shape[i] for i in kept]
-    outer, terms, rest = product(dims[:first]), product(dims[first:last]), product(dims[last:])
-    (sx, zx), (sy, zy) = x.quant.pair, site.quant.pair
-    ratio = sx / sy / (terms if site.node.op_type == "ReduceMean" else 1)
-    mult, shift, wide = _scalar(ratio, min(128.0, 255 * terms * ratio))
-    tensor = site.graph.view(site.graph.operand(x, f"{site.node.name}.x"), (outer, terms, rest))
-    return site.emit("mean_s8", [tensor], {"params": as_int32("params", [zx, mult, shift, zy])}, wide=wide)
+    dims = [shape[i] for i in kept]
+    return product(dims[:first]), product(dims[first:last]), product(dims[last:])
 
 
-@_rule("Concat")
+@rule("Concat")
 def _concat(site: Site) -> str:
     axis = site.attribute("axis", 0) % len(site.shape)
     rows = product(site.shape[:axis])
@@ -274,10 +322,26 @@ def _concat(site: Site) -> str:
     return site.graph.view(result, site.shape)
 
 
-def requantized(graph: IntegerGraph, node: onnx.NodeProto, tensor: str, have: Quant, want: Quant) -> str:
-    """`tensor` brought from one quantization to another by a table; itself when they are the same."""
-    if have.same(want):
+def requantized(
+    graph: IntegerGraph,
+    node: onnx.NodeProto,
+    tensor: str,
+    have: Quant,
+    want: Quant,
+    limits: tuple[int, int] | None = None,
+) -> str:
+    """`tensor` brought from one quantization to another; itself when they are the same and there are no `limits`.
+
+    Between int8 tensors by a table, else by arithmetic, which takes limits of the result (a Relu or Clip).
+    """
+    if have.same(want) and limits is None:
         return tensor
+    if "int16" in (have.dtype, want.dtype):
+        shape = graph.types[tensor].shape
+        params = int16.requantize_params(have.pair, want.pair, _bits(want), limits)
+        flat = [graph.view(tensor, (product(shape),))]
+        name, bits = f"{tensor}.requantized", {"x": _bits(have), "y": _bits(want)}
+        return graph.view(graph.emit("requantize_s16", node.name, name, flat, {"params": params}, **bits), shape)
     return table(graph, node.name, tensor, table_of(lambda v: v, have.pair, want.pair), f"{tensor}.requantized")
 
 

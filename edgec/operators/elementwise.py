@@ -50,7 +50,7 @@ class TableS8:
     def samples(rng: np.random.Generator) -> Iterator[Case]:
         while True:
             n = int(rng.integers(1, 300))
-            yield Case((_int8(rng, (n,)), _int8(rng, (256,))))
+            yield Case((sample_int8(rng, (n,)), sample_int8(rng, (256,))))
 
 
 def add_params(a: tuple[float, int], b: tuple[float, int], result: tuple[float, int], sign: int = 1) -> Int32:
@@ -86,7 +86,7 @@ class AddS8:
 
     @staticmethod
     def infer(types: Sequence[TensorType]) -> TensorType:
-        return _broadcast("add_s8", types)
+        return broadcast_pair("add_s8", types)
 
     @staticmethod
     def reference(a: Int8, b: Int8, params: Int32) -> Int8:
@@ -121,7 +121,7 @@ class AddS8:
     @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:
         while True:
-            a, b = _pair(rng)
+            a, b = sample_pair(rng)
             quant = [(float(10.0 ** rng.uniform(-2, 0)), int(rng.integers(-128, 128))) for _ in range(3)]
             yield Case((a, b, add_params(quant[0], quant[1], quant[2], int(rng.choice([-1, 1])))))
 
@@ -138,7 +138,7 @@ class MulS8:
 
     @staticmethod
     def infer(types: Sequence[TensorType], wide: int = 0) -> TensorType:
-        return _broadcast("mul_s8", types)
+        return broadcast_pair("mul_s8", types)
 
     @staticmethod
     def reference(a: Int8, b: Int8, params: Int32, wide: int = 0) -> Int8:
@@ -173,26 +173,29 @@ class MulS8:
     @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:
         while True:
-            a, b = _pair(rng)
+            a, b = sample_pair(rng)
             wide = int(rng.random() < 0.2)
             mult, shift = multipliers(10.0 ** (rng.uniform(-10, -6) if wide else rng.uniform(-5, 0.5)), bool(wide))
             za, zb, zy = (int(v) for v in rng.integers(-128, 128, 3))
             yield Case((a, b, np.array([za, zb, mult[0], shift[0], zy], np.int32)), {"wide": wide})
 
 
-def _broadcast(name: str, types: Sequence[TensorType]) -> TensorType:
+def broadcast_pair(name: str, types: Sequence[TensorType]) -> TensorType:
+    """Type of a [O, N] with which b [O or 1, N or 1] is combined; ValueError when it does not fit."""
     (rows, width), b = types[0].shape, types[1].shape
     if b[0] not in (1, rows) or b[1] not in (1, width):
         raise ValueError(f"{name}: b {b} does not broadcast to a {types[0].shape}")
     return types[0]
 
 
-def _int8(rng: np.random.Generator, shape: tuple[int, ...]) -> npt.NDArray[np.int8]:
+def sample_int8(rng: np.random.Generator, shape: tuple[int, ...]) -> npt.NDArray[np.int8]:
+    """Activations over the whole range, now and then only its ends."""
     values: Array = rng.choice([-128, 127], shape) if rng.random() < 0.2 else rng.integers(-128, 128, shape)
     return values.astype(np.int8)
 
 
-def _pair(rng: np.random.Generator) -> tuple[Int8, Int8]:
+def sample_pair(rng: np.random.Generator) -> tuple[Int8, Int8]:
+    """Two operands of which the second may be broadcast."""
     rows, width = (int(v) for v in rng.integers(1, 12, 2))
     small = (int(rng.choice([1, rows])), int(rng.choice([1, width])))
-    return _int8(rng, (rows, width)), _int8(rng, small)
+    return sample_int8(rng, (rows, width)), sample_int8(rng, small)

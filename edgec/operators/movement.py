@@ -25,7 +25,7 @@ class StridedCopyS8:
         low, high = offset + sum(min(r, 0) for r in reach), offset + sum(max(r, 0) for r in reach)
         if low < 0 or high >= types[0].shape[0]:
             raise ValueError(f"strided_copy_s8: reads {low}..{high} of {types[0].shape[0]} elements")
-        return TensorType(tuple(int(d) for d in shape), "int8")
+        return TensorType(tuple(int(d) for d in shape), types[0].dtype)
 
     @staticmethod
     def reference(x: Int8, offset: int, shape: Sequence[int], strides: Sequence[int]) -> Int8:
@@ -47,11 +47,11 @@ class StridedCopyS8:
         # At least four axes, the missing ones of size 1, so that one PrimFunc serves every rank to six.
         A, B, C, D, E, F = (1,) * (6 - len(shape)) + tuple(int(d) for d in shape)
         a, b, c, d, e, f = (0,) * (6 - len(shape)) + tuple(int(s) for s in strides)
-        total = product(shape)
+        total, X = product(shape), out.dtype
 
         @T.prim_func(private=True, s_tir=True)
-        def strided_copy_s8(x: T.Buffer((N,), "int8"), y: T.Buffer(out.shape, "int8")):
-            flat = T.decl_buffer((total,), "int8", data=y.data)
+        def strided_copy_s8(x: T.Buffer((N,), X), y: T.Buffer(out.shape, X)):
+            flat = T.decl_buffer((total,), X, data=y.data)
             for i0 in range(A):
                 for i1 in range(B):
                     for i2 in range(C):
@@ -90,7 +90,7 @@ class ConcatS8:
         (rows, m), (rows_b, n) = types[0].shape, types[1].shape
         if rows != rows_b:
             raise ValueError(f"concat_s8: a has {rows} rows, b has {rows_b}")
-        return TensorType((rows, m + n), "int8")
+        return TensorType((rows, m + n), types[0].dtype)
 
     @staticmethod
     def reference(a: Int8, b: Int8) -> Int8:
@@ -98,10 +98,10 @@ class ConcatS8:
 
     @staticmethod
     def tir(T: Any, types: Sequence[TensorType], out: TensorType) -> Any:
-        (O, M), N = types[0].shape, types[1].shape[1]
+        (O, M), N, X = types[0].shape, types[1].shape[1], out.dtype
 
         @T.prim_func(private=True, s_tir=True)
-        def concat_s8(a: T.Buffer((O, M), "int8"), b: T.Buffer((O, N), "int8"), y: T.Buffer((O, M + N), "int8")):
+        def concat_s8(a: T.Buffer((O, M), X), b: T.Buffer((O, N), X), y: T.Buffer((O, M + N), X)):
             for o in range(O):
                 for m in range(M):
                     y[o, m] = a[o, m]

@@ -112,7 +112,24 @@ class Operator:
 
 _REGISTRY: dict[str, Operator] = {}
 # One module a family; importing one registers its operators.
-FAMILIES = ("linear", "matmul", "softmax", "layer_norm", "elementwise", "reduce", "movement")
+FAMILIES = (
+    "linear",
+    "matmul",
+    "softmax",
+    "layer_norm",
+    "elementwise",
+    "reduce",
+    "movement",
+    "conv",
+    "conv_transpose",
+    "pool",
+    "division",
+    "selection",
+    "search",
+    "lookup",
+    "int16",
+    "layer_norm16",
+)
 
 
 def operator(

@@ -11,21 +11,29 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-from edgec.errors import UnsupportedError
+from edgec.errors import EdgecError, UnsupportedError
 from edgec.model import Model, fixed_shapes, set_state_contract
 from edgec.passes.attention import move_scales
 from edgec.passes.batch_norm import fold_batch_norm
+from edgec.passes.composites import expand_composites
 from edgec.passes.dense import normalize_dense
+from edgec.passes.einsum import lower_einsum
 from edgec.passes.fold_constants import fold_constants, infer_shapes, ir_bytes, remove_dead
+from edgec.passes.gather_nd import lower_gather_nd
 from edgec.passes.gelu import fuse_gelu
 from edgec.passes.graph_edit import GraphEdit
+from edgec.passes.input_norm import float_images, fold_input_norm
 from edgec.passes.layer_norm import fuse_layer_norm
 from edgec.passes.movement import normalize_movement
 from edgec.passes.names import name_everything, tidy_names
 from edgec.passes.no_ops import remove_no_ops
 from edgec.passes.opset import to_opset_21
+from edgec.passes.pads import fold_pads
 from edgec.passes.patch_embedding import embed_patches
+from edgec.passes.recurrent_nodes import unroll_recurrent_nodes
 from edgec.passes.reductions import normalize_reductions
+from edgec.passes.rms_norm import normalize_rms_norm
+from edgec.passes.runnable import require_runnable
 from edgec.passes.softmax import normalize_softmax
 from edgec.passes.split_dense import split_dense
 
@@ -55,13 +63,20 @@ PASSES: tuple[Pass, ...] = (
     Pass("names", name_everything),
     Pass("fold_constants", _fold),
     Pass("no_ops", remove_no_ops),
+    Pass("composites", expand_composites),
+    Pass("einsum", lower_einsum),
+    Pass("gather_nd", lower_gather_nd),
+    Pass("recurrent_nodes", unroll_recurrent_nodes),
     Pass("reductions", normalize_reductions),
     Pass("layer_norm", fuse_layer_norm),
+    Pass("rms_norm", normalize_rms_norm),
     Pass("gelu", fuse_gelu),
     Pass("softmax", normalize_softmax),
+    Pass("pads", fold_pads),
     Pass("batch_norm", fold_batch_norm),
     Pass("patch_embedding", embed_patches),
     Pass("dense", normalize_dense),
+    Pass("input_norm", fold_input_norm),
     Pass("attention_scales", move_scales),
     Pass("split_dense", split_dense),
     Pass("movement", normalize_movement),
@@ -89,26 +104,37 @@ def canonicalize(
     Raises:
         UnsupportedError: the model cannot be brought to opset 21 or to static shapes.
     """
-    model = fixed_shapes(model, input_shapes or {})
+    model = float_images(fixed_shapes(model, input_shapes or {}))
     notes = list(model.notes)
     graph = ir.from_proto(to_opset_21(model.proto))
     ClearMetadataAndDocStringPass()(graph)  # exporters leave stack traces with the paths of their machine
     for value in [v for n in graph.graph for v in n.outputs if not v.is_graph_output()]:
         value.shape = None  # what the exporter claimed about shapes was for an open batch
     for step in PASSES:
-        step.run(GraphEdit(graph, notes))
-        remove_dead(graph)
-        infer_shapes(graph)
+        _run(step, graph, notes, model)
         _check_sizes(graph)
         if observe is not None:
-            observe(step.name, _to_proto(graph, model))
-    proto = _to_proto(graph, model)
+            observe(step.name, to_proto(graph, model))
+    proto = to_proto(graph, model)
     _require_static(graph)
     unique = list(dict.fromkeys(notes))
     return Model(proto, model.name, model.sha256, model.states, unique)
 
 
-def _to_proto(graph: ir.Model, model: Model) -> onnx.ModelProto:
+def _run(step: Pass, graph: ir.Model, notes: list[str], model: Model) -> None:
+    try:
+        step.run(GraphEdit(graph, notes))
+        remove_dead(graph)
+        infer_shapes(graph)
+    except EdgecError:
+        raise
+    except Exception:
+        require_runnable(model, f"pass {step.name}")
+        raise
+
+
+def to_proto(graph: ir.Model, model: Model) -> onnx.ModelProto:
+    """The rewritten graph of `model` as ONNX, with the model's metadata and state contract."""
     proto = ir.to_proto(graph)
     proto.ir_version = 10
     del proto.metadata_props[:]

@@ -164,6 +164,11 @@ def is_static(value: ir.Value | None) -> bool:
     return value is not None and value.shape is not None and value.shape.is_static()
 
 
+def is_float32(value: ir.Value | None) -> bool:
+    """Whether `value` is known to be float32: other floats are left as they are."""
+    return value is not None and value.dtype == ir.DataType.FLOAT
+
+
 def array_of(value: ir.Value | None) -> Array | None:
     """The array of a constant, None for an activation."""
     tensor = None if value is None or value.is_graph_input() else value.const_value

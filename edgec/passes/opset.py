@@ -8,6 +8,8 @@ import onnx.inliner
 import onnx.version_converter
 
 from edgec.errors import UnsupportedError
+from edgec.model import value_shapes
+from edgec.passes.functions import expand_functions
 
 OPSET = 21
 """The operator set of every model after canonicalization."""
@@ -42,24 +44,48 @@ def to_opset_21(proto: onnx.ModelProto) -> onnx.ModelProto:
     return proto
 
 
-def _newer(proto: onnx.ModelProto) -> list[str]:
-    """Operators of the graph that opset 21 does not have."""
-    types = {node.op_type for node in proto.graph.node}
-    return sorted(t for t in types if not onnx.defs.has(t, max_inclusive_version=OPSET, domain=""))
+def _is_newer(node: onnx.NodeProto) -> bool:
+    return not onnx.defs.has(node.op_type, max_inclusive_version=OPSET, domain="")
 
 
 def _relabelled(proto: onnx.ModelProto, version: int) -> onnx.ModelProto:
     """After 21, operator sets widened types and added operators: the rest means the same."""
-    if new := _newer(proto):  # ONNX defines most of them by older operators: Attention, RMSNormalization
-        ids = [(domain, name) for name in new for domain in ("", "ai.onnx")]
-        proto = onnx.inliner.inline_selected_functions(proto, ids, exclude=False, inline_schema_functions=True)
-    if new := _newer(proto):
+    # ONNX defines most new operators by older ones: Attention, RMSNormalization, Swish.
+    proto = expand_functions(proto, _is_newer)
+    if new := sorted({node.op_type for node in proto.graph.node if _is_newer(node)}):
         raise ValueError(f"{', '.join(new)} came after opset {OPSET}")
     older = onnx.ModelProto()
     older.CopyFrom(proto)
     older.ir_version = min(older.ir_version, 10)
+    _round_pools_down(older)
     for opset in older.opset_import:
         if opset.domain in ("", "ai.onnx"):
             opset.version = OPSET
     onnx.checker.check_model(older, full_check=True)
     return older
+
+
+def _round_pools_down(proto: onnx.ModelProto) -> None:
+    """Take ceil_mode from pools where it adds no window: since 22, none starts behind the data; before, one might."""
+    pools = [n for n in proto.graph.node if n.op_type in ("AveragePool", "MaxPool") and _ints(n, "ceil_mode", [0])[0]]
+    if not pools:
+        return
+    shapes = value_shapes(onnx.shape_inference.infer_shapes(proto))
+    for node in pools:
+        x, y, kernel = shapes.get(node.input[0]), shapes.get(node.output[0]), _ints(node, "kernel_shape", [])
+        if x is None or y is None or any(a.name == "auto_pad" and a.s != b"NOTSET" for a in node.attribute):
+            continue
+        rank = len(kernel)
+        strides, dilations = (_ints(node, name, [1] * rank) for name in ("strides", "dilations"))
+        pads = _ints(node, "pads", [0] * (2 * rank))
+        rounded_down = tuple(
+            (x[2 + i] + pads[i] + pads[i + rank] - (kernel[i] - 1) * dilations[i] - 1) // strides[i] + 1
+            for i in range(rank)
+        )
+        if rounded_down == y[2:]:
+            next(a for a in node.attribute if a.name == "ceil_mode").i = 0
+
+
+def _ints(node: onnx.NodeProto, name: str, default: list[int]) -> list[int]:
+    found = next((a for a in node.attribute if a.name == name), None)
+    return default if found is None else list(found.ints) or [int(found.i)]

@@ -11,7 +11,11 @@ import onnx
 from onnx import NodeProto, TensorProto
 
 from edgec.errors import UnsupportedError, UsageError
+from edgec.lower.movement import MOVEMENT
+from edgec.lower.rules import RULES
+from edgec.lower.tables import ELEMENTWISE
 from edgec.model import Model, value_shapes
+from edgec.passes.recurrent_nodes import refusal
 
 PRECISIONS = ("int8", "float32")
 """Precisions that a model can be compiled in."""
@@ -105,10 +109,11 @@ def _problem(node: NodeProto, facts: Facts) -> tuple[str, str] | None:
     wide = [n for n in (*node.input, *node.output) if facts.types.get(n) in _OTHER_FLOATS]
     if wide:
         return f"{wide[0]!r} is not float32", "export the model in float32"
-    return SUPPORTED[node.op_type](node, facts)
+    return CHECKED.get(node.op_type, _any)(node, facts)
 
 
 _OTHER_FLOATS = {TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
+_INTEGERS = {TensorProto.INT32, TensorProto.INT64}
 
 
 def _attribute(node: NodeProto, name: str, default: Any) -> Any:
@@ -127,12 +132,8 @@ def _gemm(node: NodeProto, facts: Facts) -> tuple[str, str] | None:
 
 
 def _matmul(node: NodeProto, facts: Facts) -> tuple[str, str] | None:
-    weights = [facts.constants[n] for n in node.input if n in facts.constants]
-    if weights and len(weights[0].dims) <= 2:
-        return "its weights are quantized, but not in a dense layer", "Gemm with transB=1"
-    if weights:
-        return "a stack of constant matrices", "one weight matrix for all (a dense layer), or two activations"
-    return None
+    vectors = [n for n in node.input if len(facts.shapes.get(n, (1, 1))) < 2]
+    return ("a product with a vector", "matrices (Unsqueeze)") if vectors else None
 
 
 def _last_axis(node: NodeProto, facts: Facts) -> tuple[str, str] | None:
@@ -145,11 +146,14 @@ def _last_axis(node: NodeProto, facts: Facts) -> tuple[str, str] | None:
 def _layer_norm(node: NodeProto, facts: Facts) -> tuple[str, str] | None:
     if not (facts.given(node, 1) and facts.constant(node, 2)) or any(node.output[1:]):
         return "scale or bias is computed, or its mean is read", "constant scale and bias, one output"
+    width = facts.shapes.get(node.input[0], ())[-1:]  # a quantized file need not tell its shapes
+    if (
+        width
+        and any(n and tuple(facts.constants[n].dims) != width for n in node.input[1:3])
+        and _last_axis(node, facts) is None
+    ):
+        return "scale or bias has another width than the rows", "one scale and one bias for each element of a row"
     return _last_axis(node, facts)
-
-
-def _divide(node: NodeProto, facts: Facts) -> tuple[str, str] | None:
-    return None if facts.scalar(node, 1) else ("divides by a tensor", "division by a scalar constant")
 
 
 def _power(node: NodeProto, facts: Facts) -> tuple[str, str] | None:
@@ -170,95 +174,106 @@ def _reduce(node: NodeProto, facts: Facts) -> tuple[str, str] | None:
     return None if facts.constant(node, 1) else ("its axes are computed", "constant axes")
 
 
-def _slice(node: NodeProto, facts: Facts) -> tuple[str, str] | None:
-    if not all(facts.constant(node, i) for i in range(1, 5)):
-        return "its bounds are computed", "constant bounds"
-    if len(node.input) > 4 and node.input[4] and (facts.array(node, 4) < 1).any():
-        return "a negative step", "positive steps"
-    return None
-
-
 def _gather(node: NodeProto, facts: Facts) -> tuple[str, str] | None:
-    if facts.given(node, 0) or not facts.given(node, 1):
-        return "looks up computed indices", "constant indices with equal steps"
-    index = facts.array(node, 1).reshape(-1)
-    axis = int(_attribute(node, "axis", 0))
-    size = facts.shapes.get(node.input[0], (0,))[axis]
-    steps = np.diff(np.where(index < 0, index + size, index))
-    if steps.size and ((steps != steps[0]).any() or steps[0] <= 0):
-        return "a list of indices that is not evenly spaced", "constant indices with equal, positive steps"
-    return None
+    if facts.given(node, 1) != facts.given(node, 0):
+        if facts.given(node, 1) or int(_attribute(node, "axis", 0)) == 0:
+            return None
+        return "looks up along another axis than the first", "a table of rows, one for each index (axis 0)"
+    return "looks up computed indices in a computed tensor", "constant indices, or a constant table"
 
 
-_UNARY = (
-    "Abs",
-    "Elu",
-    "Erf",
-    "Exp",
-    "Gelu",
-    "HardSigmoid",
-    "HardSwish",
-    "Identity",
-    "LeakyRelu",
-    "Neg",
-    "Relu",
-    "Sigmoid",
-    "Softplus",
-    "Sqrt",
-    "Tanh",
-)
+def _pad(node: NodeProto, facts: Facts) -> tuple[str, str] | None:
+    if not all(facts.constant(node, i) for i in range(1, len(node.input))):
+        return "its pads are computed", "constant pads, value and axes"
+    return None if (facts.array(node, 1) >= 0).all() else ("it takes elements away", "Slice")
 
-SUPPORTED: Mapping[str, Rule] = {
+
+def _top_k(node: NodeProto, facts: Facts) -> tuple[str, str] | None:
+    return None if facts.scalar(node, 1) else ("its k is computed", "a constant k")
+
+
+def _compare(node: NodeProto, facts: Facts) -> tuple[str, str] | None:
+    if facts.scalar(node, 0) or facts.scalar(node, 1):
+        return None
+    return "compares two tensors", "comparison with a scalar constant (of their difference)"
+
+
+def _cast(node: NodeProto, facts: Facts) -> tuple[str, str] | None:
+    source, result = (facts.types.get(n) for n in (node.input[0], node.output[0]))
+    if source in _INTEGERS and result in _INTEGERS:
+        return None
+    if source == TensorProto.BOOL and result == TensorProto.FLOAT:
+        return None
+    return "it changes the type of computed values", "float32 throughout"
+
+
+def _slope(node: NodeProto, facts: Facts) -> tuple[str, str] | None:
+    return None if facts.scalar(node, 1) else ("a slope for each channel", "one slope, or LeakyRelu")
+
+
+def _recurrent(node: NodeProto, facts: Facts) -> tuple[str, str] | None:
+    """What `unroll_recurrent_nodes` has left."""
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    if "direction" in attributes:
+        attributes["direction"] = attributes["direction"].decode()
+    if "activations" in attributes:
+        attributes["activations"] = [name.decode() for name in attributes["activations"]]
+    peepholes = len(node.input) > 7 and bool(node.input[7])
+    reason = refusal(node.op_type, attributes, peepholes) or "computed weights or lengths, or a long sequence"
+    return reason, "forward direction, default activations, one step with its state as input and output (--state)"
+
+
+def _resize(node: NodeProto, _facts: Facts) -> tuple[str, str] | None:
+    mode = _attribute(node, "mode", b"nearest").decode()
+    return None if mode == "nearest" else (f"mode {mode}", "mode nearest")
+
+
+def _weights(node: NodeProto, facts: Facts) -> tuple[str, str] | None:
+    fixed = facts.given(node, 1) and facts.constant(node, 2)
+    return None if fixed else ("its weights are computed", "constant weights and bias")
+
+
+CHECKED: Mapping[str, Rule] = {
     "Gemm": _gemm,
     "MatMul": _matmul,
     "Softmax": _last_axis,
     "LayerNormalization": _layer_norm,
-    "Add": _any,
-    "Sub": _any,
-    "Mul": _any,
-    "Div": _divide,
     "Pow": _power,
     "Clip": _bounds,
-    "ReduceMean": _reduce,
-    "Reshape": _operand,
-    "Transpose": _any,
-    "Squeeze": _operand,
-    "Unsqueeze": _operand,
-    "Flatten": _any,
-    "Slice": _slice,
+    "Cast": _cast,
     "Gather": _gather,
-    "Split": _operand,
-    "Concat": _any,
-    "Expand": _operand,
-    "QuantizeLinear": _any,
-    "DequantizeLinear": _any,
-    **dict.fromkeys(_UNARY, _any),
+    "Pad": _pad,
+    "PRelu": _slope,
+    "TopK": _top_k,
+    **dict.fromkeys(("GRU", "LSTM", "RNN"), _recurrent),
+    **dict.fromkeys(("Conv", "ConvTranspose"), _weights),
+    **dict.fromkeys(("Resize", "Upsample"), _resize),
+    **dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), _compare),
+    **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"), _reduce),
+    **dict.fromkeys(("CumSum", "Expand", "Reshape", "Slice", "Split", "Squeeze", "Unsqueeze"), _operand),
 }
-"""The rule of each operator that int8 takes: None, or what is wrong and the nearest form taken."""
+"""What the int8 road asks of some operators: None, or what is wrong and the nearest form that it takes."""
+
+SUPPORTED = frozenset({*CHECKED, *RULES, *ELEMENTWISE, *MOVEMENT, "ArgMax", "ArgMin", "QuantizeLinear"}) | {
+    "DequantizeLinear"
+}
+"""All operators that int8 takes, whatever it asks of them."""
 
 NEAREST: Mapping[str, str] = {
-    "Conv": "a patch embedding: kernel = stride, no padding, one group",
-    "ConvTranspose": "a dense layer and a reshape",
-    "GroupNormalization": "LayerNormalization over the last axis",
-    "InstanceNormalization": "LayerNormalization over the last axis",
-    "BatchNormalization": "inference form with constant statistics",
-    "RMSNormalization": "LayerNormalization over the last axis",
-    "LogSoftmax": "Softmax",
-    "MaxPool": "ReduceMean over the spatial axes",
-    "AveragePool": "ReduceMean over the spatial axes",
-    "ReduceSum": "ReduceMean and a scalar factor",
-    "LSTM": "one step with its state as input and output (--state)",
-    "GRU": "one step with its state as input and output (--state)",
-    "RNN": "one step with its state as input and output (--state)",
-    "Loop": "one step with its state as input and output (--state)",
-    "Scan": "one step with its state as input and output (--state)",
-    "If": "a condition that is constant at export",
-    "Einsum": "MatMul with Transpose",
-    "Where": "Mul by a constant mask, or Add of a constant one",
     "Attention": "MatMul, Mul, Softmax, MatMul (export with opset 18 to 21)",
-    "Cast": "float32 throughout",
-    "PRelu": "LeakyRelu",
-    "Selu": "Elu",
-    "Mish": "Gelu",
+    "BatchNormalization": "inference form with constant statistics",
+    "Einsum": "distinct labels in each operand, no broadcasting",
+    "GatherElements": "Gather with constant indices",
+    "GatherND": "constant indices without batch axes",
+    "GroupNormalization": "InstanceNormalization between Reshapes, Mul and Add (export with opset 18 to 20)",
+    "If": "a condition that is constant at export",
+    "Loop": "one step with its state as input and output (--state)",
+    "LpPool": "AveragePool",
+    "NonZero": "Where with a constant mask",
+    "OneHot": "Gather of a constant table",
+    "ReduceL2": "Sqrt of a ReduceSum of squares",
+    "ReduceProd": "Mul",
+    "Scan": "one step with its state as input and output (--state)",
+    "ScatterND": "Concat of the parts, or Where with a constant mask",
 }
 """For operators that are often asked for: what to use in their place."""

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
 from edgec.errors import UnsupportedError
+from edgec.quantize.ranges import Method, entropy_range, mse_range, percentile_range
 
 if TYPE_CHECKING:
     from edgec.model import Model
 
-Method = Literal["minmax", "percentile"]
 HISTOGRAM_BINS = 8192  # symmetric around zero: the resolution is at least |v|max / 2048
 
 
@@ -52,20 +52,26 @@ class ValueStatistics:
         bins = np.floor(flat / self.width).astype(np.int64) + HISTOGRAM_BINS // 2
         self.counts += np.bincount(bins, minlength=HISTOGRAM_BINS)
 
-    def range(self, method: Method = "minmax", percentile: float = 99.99) -> tuple[float, float]:
+    def range(
+        self, method: Method = "minmax", percentile: float = 99.99, *, symmetric: bool = False
+    ) -> tuple[float, float]:
         """Low and high end of the value.
 
         Args:
-            method: `minmax` = everything seen; `percentile` = without the outermost values.
+            method: `minmax` = everything seen; `percentile` = without the outermost values; `mse`, `entropy` =
+                see `ranges`.
             percentile: percent of all elements to cover; half of the rest may be cut at either end.
+            symmetric: the range will be used with zero point 0.
         """
         if method == "minmax" or self.width == 0.0:
             return self.minimum, self.maximum
-        spare = self.counts.sum() * (1 - percentile / 100) / 2
-        first = int(np.searchsorted(np.cumsum(self.counts), spare, side="right"))
-        last = HISTOGRAM_BINS - 1 - int(np.searchsorted(np.cumsum(self.counts[::-1]), spare, side="right"))
-        edge = np.arange(HISTOGRAM_BINS + 1) - HISTOGRAM_BINS // 2
-        return max(self.minimum, float(edge[first] * self.width)), min(self.maximum, float(edge[last + 1] * self.width))
+        edges = (np.arange(HISTOGRAM_BINS + 1, dtype=np.float64) - HISTOGRAM_BINS // 2) * self.width
+        if method == "percentile":
+            low, high = percentile_range(edges, self.counts, percentile)
+        else:
+            search = mse_range if method == "mse" else entropy_range
+            low, high = search(edges, self.counts, self.minimum, self.maximum, symmetric)
+        return max(self.minimum, low), min(self.maximum, high)
 
     def _make_room(self, magnitude: float) -> None:
         if magnitude == 0.0:
@@ -137,6 +143,9 @@ def run_stream(
 
     Yields:
         name -> array in ONNX shape, one dictionary a sample.
+
+    Raises:
+        UnsupportedError: ONNX Runtime does not take the model, or not these samples.
     """
     import onnxruntime
 
@@ -148,22 +157,34 @@ def run_stream(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors come as exceptions, not on stderr as well
     level = onnxruntime.GraphOptimizationLevel
+    # Without it the default optimizations turn some int8 zero points to uint8 and others not, and refuse the graph.
+    options.add_session_config_entry("session.qdqisint8allowed", "1")
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(
-        _with_outputs(model.proto, wanted).SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    content = _with_outputs(model.proto, wanted).SerializeToString()
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # a dozen types without a common one; each says that it does not take the model
+        raise _refused(model, error) from error
     state = {
         pair.input: np.full(info.shape, pair.reset, info.dtype)
         for pair, info in zip(model.states, model.state_inputs, strict=True)
     }
     for step in range(len(next(iter(samples.values()), ()))):
         feed = {name: array[step] for name, array in samples.items()} | state
-        found = dict(zip(wanted, session.run(wanted, feed), strict=True)) if wanted else {}
+        try:
+            found = dict(zip(wanted, session.run(wanted, feed), strict=True)) if wanted else {}
+        except Exception as error:
+            raise _refused(model, error) from error
         found |= feed
         yield {name: found[name] for name in fetch}
         state = {pair.input: found[pair.output] for pair in model.states}
+
+
+def _refused(model: Model, error: Exception) -> UnsupportedError:
+    line = " ".join(str(error).split())[:300]
+    return UnsupportedError(f"ONNX Runtime does not run {model.name}: {line}")
 
 
 def _with_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:

@@ -32,7 +32,7 @@ def load_samples(path: Path | str, infos: Sequence[TensorInfo]) -> dict[str, np.
     Raises:
         UsageError: the file cannot be read, or its arrays do not match the inputs.
     """
-    return check_samples(_read_npz(Path(path)), infos, source=str(path))
+    return check_samples(read_npz(Path(path)), infos, source=str(path))
 
 
 def check_samples(
@@ -73,7 +73,12 @@ def sha256_of(samples: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file by name; pickled (object) arrays are refused.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
     try:
         loaded = np.load(path, allow_pickle=False)
         if not isinstance(loaded, np.lib.npyio.NpzFile):

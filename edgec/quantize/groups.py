@@ -6,19 +6,28 @@ computing node. Data movement inherits from its root. A *group* is a set of root
 
 - a state input and the output that replaces it (state is updated in place);
 - inputs of a Concat that feed nothing else: rounding straight to the Concat's grid saves a second rounding;
-- the input of a Relu or Clip that feeds nothing else: saturating at the output's range is the Relu.
+- the input of a Relu or Clip that feeds nothing else: saturating at the output's range is the Relu;
+- what a maximum, a padding or a nearest-neighbour resize reads and what it writes: its results are elements of
+  its input (or the padding), so no rounding is lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto
+from onnx import NodeProto, TensorProto, numpy_helper
 
 from edgec.errors import UnsupportedError
+from edgec.lower.tables import ELEMENTWISE
+from edgec.model import value_shapes
+from edgec.passes.input_norm import declared_ranges
+from edgec.passes.rms_norm_form import find_rms_norms
+from edgec.passes.softmax_mask import masked_scores
+from edgec.quantize.functions import find_functions
 from edgec.quantize.scheme import FIXED_OUTPUT
 
 if TYPE_CHECKING:
@@ -26,33 +35,32 @@ if TYPE_CHECKING:
 
 # Operators whose outputs hold elements of their first input, unchanged: they inherit its quantization.
 INHERITING = frozenset(
-    ["Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather", "Split", "Identity"],
+    ["Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather", "Split", "Identity", "Expand"],
+)
+# Layers: a product with constant weights (operand 1) and perhaps a constant bias (operand 2).
+LINEAR = frozenset({"Gemm", "Conv", "ConvTranspose"})
+# Operators whose results are elements of their first input, chosen or repeated by value or place.
+CHOOSING = frozenset(
+    ["DepthToSpace", "MaxPool", "GlobalMaxPool", "Pad", "ReduceMax", "ReduceMin", "Resize", "SpaceToDepth", "TopK"]
 )
 # Operators with quantized operands: positions, None = all.
 COMPUTING: dict[str, tuple[int, ...] | None] = {
-    "Gemm": (0,),
-    "MatMul": (0, 1),
-    "Add": (0, 1),
-    "Sub": (0, 1),
-    "Mul": (0, 1),
-    "Div": (0, 1),
-    "Concat": None,
+    **dict.fromkeys(ELEMENTWISE - {"Identity"}, (0,)),
+    **dict.fromkeys(LINEAR | CHOOSING, (0,)),
+    **dict.fromkeys(["MatMul", "Add", "Sub", "Mul", "Div"], (0, 1)),
+    **dict.fromkeys(["Concat", "Max", "Min"]),
+    "Where": (1, 2),
     **dict.fromkeys(
-        [
-            "Softmax",
-            "LayerNormalization",
-            "Gelu",
-            "Relu",
-            "Clip",
-            "Tanh",
-            "Sigmoid",
-            "ReduceMean",
-            "ReduceSum",
-        ],
+        """ArgMax ArgMin AveragePool CumSum GlobalAveragePool LayerNormalization ReduceMean ReduceSum
+        RMSNormalization Softmax""".split(),
         (0,),
     ),
 }
+_OTHER_FLOATS = {TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 CLAMPS = frozenset({"Relu", "Clip"})
+# Operators with an integer form that reads int16; every other reader of an int16 tensor gets it rounded to int8.
+WIDE_READERS = frozenset({"Add", "Sub", "LayerNormalization", "ReduceMean", "ReduceSum"})
+WIDE_PRODUCERS = frozenset({"Add", "Sub"})
 
 
 @dataclass(frozen=True)
@@ -84,11 +92,23 @@ class Grouping:
         graph = model.proto.graph
         self.constants: dict[str, TensorProto] = {init.name: init for init in graph.initializer}
         self.inputs = {value.name: value for value in graph.input if value.name not in self.constants}
+        self.declared = declared_ranges(model)
         self.outputs = {value.name for value in graph.output}
         self.nodes = list(graph.node)
         self.producer = {name: node for node in self.nodes for name in node.output if name}
         self._uses = _uses(self.nodes)
+        known = (*graph.input, *graph.value_info, *graph.output)
+        self._wide_floats = {v.name for v in known if v.type.tensor_type.elem_type in _OTHER_FLOATS}
+        self._other_types = {v.name for v in known if v.type.tensor_type.elem_type not in (0, TensorProto.FLOAT)}
         self.fused = {node.output[0] for node in self.nodes if self._is_fused(node)}
+        forms = find_rms_norms(graph, value_shapes(model.proto))
+        self.fused |= {name for form in forms for name in form.inner}
+        self._in_forms = {node.name for form in forms for node in form.nodes}
+        functions = find_functions(
+            self.nodes, self.constants, lambda v: [n for n, _ in self.uses(v)], self.fused | self.outputs
+        )
+        self.fused |= {name for name in functions.inner if self._is_float(name)}
+        self.in_functions = functions.nodes
         self._check()
         self.root: dict[str, str] = {}
         self._find_roots()
@@ -106,27 +126,94 @@ class Grouping:
 
     def quantized_operands(self, node: NodeProto) -> list[int]:
         """Positions of the operands that the node reads quantized (not weights, axes, fused values)."""
-        if any(name in self.fused for name in node.input):
-            return []
         if node.op_type in INHERITING:
-            return [0]
+            return [0] if self._is_float(node.input[0]) else []
+        if (masked := self._masked(node)) is not None:
+            return [masked]
         positions = COMPUTING[node.op_type]
-        return list(range(len(node.input)) if positions is None else positions)
+        chosen: Sequence[int] = range(len(node.input)) if positions is None else positions
+        if any(name in self.fused for name in node.input):
+            chosen = [i for i in chosen if node.input[i] not in self.fused and node.input[i] not in self.constants]
+        return [i for i in chosen if i < len(node.input) and node.input[i] and self._is_float(node.input[i])]
+
+    def uses(self, value: str) -> list[tuple[NodeProto, int]]:
+        """The nodes that read a value or constant, each with the position of the operand."""
+        return self._uses.get(value, [])
+
+    def consumers(self, root: str) -> list[NodeProto]:
+        """The computing nodes that read a root, through data movement or not."""
+        return self._consumers.get(root, [])
+
+    def reads_wide(self, node: NodeProto) -> bool:
+        """Whether the node reads an int16 operand as it is; others get it rounded to int8."""
+        return node.op_type in WIDE_READERS and node.name not in self.in_functions | self._in_forms
+
+    def end_of(self, node: NodeProto) -> str:
+        """The quantized value in which a node's result ends: its own, or that of the node fused behind it."""
+        output = str(node.output[0])
+        while output in self.fused:
+            output = str(self._uses[output][0][0].output[0])
+        return output
+
+    def can_widen(self, group: Group) -> bool:
+        """Whether the group may be int16: sums that a sum, LayerNormalization or mean reads, inside the model."""
+        inside = not any(root in self.inputs or self.root_is_output(root) for root in group.roots)
+        readers = [node for root in group.roots for node in self._consumers.get(root, [])]
+        return (
+            inside
+            and not (group.symmetric or group.resets)
+            and all(self._widenable(root) for root in group.roots)
+            and any(self.reads_wide(node) for node in readers)
+        )
+
+    def root_is_output(self, root: str) -> bool:
+        """Whether the value leaves the model, directly or through data movement."""
+        return any(self.root[name] == root for name in self.outputs if name in self.root)
+
+    def _widenable(self, root: str) -> bool:
+        node = self.producer.get(root)
+        if node is None:
+            readers = self._consumers.get(root, [])
+            return root in self.constants and all(self._adds_wide(reader) for reader in readers)
+        if node.op_type in CLAMPS and node.input[0] in self.fused:
+            node = self.producer[node.input[0]]
+        return node.op_type in WIDE_PRODUCERS and not self._is_function(node) and node.name not in self.in_functions
+
+    def _adds_wide(self, node: NodeProto) -> bool:
+        return node.op_type in WIDE_PRODUCERS and self.reads_wide(node)
+
+    def _is_function(self, node: NodeProto) -> bool:
+        """Whether a sum has one variable and a scalar: lowering makes such a node a table."""
+        factors = [self.constants[name] for name in node.input if name in self.constants]
+        return any(all(d == 1 for d in c.dims) for c in factors) or len(set(node.input)) < len(node.input)
 
     # ---- structure --------------------------------------------------------------------------------------
 
     def _is_fused(self, node: NodeProto) -> bool:
-        """Gemm before its only Relu/Clip, MatMul before its only scalar Mul: the value between is float."""
+        """A layer or sum before its only Relu/Clip, MatMul before its only scalar Mul, a mask before its Softmax."""
         uses = self._uses.get(node.output[0], []) if node.output else []
         if len(uses) != 1 or node.output[0] in self.outputs:
             return False
         user, position = uses[0]
-        if node.op_type == "Gemm":
+        if user.op_type == "Softmax":
+            return self._masked(node) is not None
+        if node.op_type in LINEAR or (node.op_type in ("Add", "Sub") and not self._is_function(node)):
             return user.op_type in CLAMPS and position == 0
         if node.op_type == "MatMul" and user.op_type == "Mul":
             factor = self.constants.get(user.input[1 - position])
             return factor is not None and all(d == 1 for d in factor.dims)
         return False
+
+    def _masked(self, node: NodeProto) -> int | None:
+        """Position of the scores when the node hides some of them from the Softmax that alone reads it."""
+        uses = self._uses.get(node.output[0], []) if node.output else []
+        if len(uses) != 1 or uses[0][0].op_type != "Softmax" or node.output[0] in self.outputs:
+            return None
+        found = masked_scores(node, self._array)
+        return None if found is None else found[0]
+
+    def _array(self, name: str) -> np.ndarray | None:
+        return numpy_helper.to_array(self.constants[name]) if name in self.constants else None
 
     def _check(self) -> None:
         faults = []
@@ -134,15 +221,20 @@ class Grouping:
             if node.domain or not (node.op_type in INHERITING or node.op_type in COMPUTING):
                 faults.append(f"{node.name}: {node.domain + '.' if node.domain else ''}{node.op_type}")
                 continue
-            if len([name for name in node.output if name]) > 1 and node.op_type != "Split":
+            if len([n for n in node.output if n and self._is_float(n)]) > 1 and node.op_type != "Split":
                 faults.append(f"{node.name}: {node.op_type} with more than one output")
             quantized = self.quantized_operands(node)
             for position, name in enumerate(node.input):
-                if position in quantized:
-                    floating = self._is_float(name)
-                    if not floating:
-                        faults.append(f"{node.name}: {node.op_type} of {name}, which is not float32")
-                elif name and name not in self.constants and name not in self.fused:
+                inside = name in self.fused or node.name in self._in_forms
+                if name in self._wide_floats:
+                    faults.append(f"{node.name}: {node.op_type} of {name}, which is not float32")
+                elif (
+                    name
+                    and position not in quantized
+                    and name not in self.constants
+                    and not inside
+                    and self._is_float(name)
+                ):
                     faults.append(f"{node.name}: {node.op_type} whose operand {name} is not a constant")
         if faults:
             known = ", ".join(sorted(INHERITING | set(COMPUTING)))
@@ -155,19 +247,17 @@ class Grouping:
     def _is_float(self, name: str) -> bool:
         if name in self.constants:
             return bool(self.constants[name].data_type == TensorProto.FLOAT)
-        if name in self.inputs:
-            return bool(self.inputs[name].type.tensor_type.elem_type == TensorProto.FLOAT)
-        return True  # every operator that got here computes float32 from float32
+        return name not in self._other_types
 
     def _find_roots(self) -> None:
-        self.root.update((name, name) for name in self.inputs)
+        self.root.update((name, name) for name in self.inputs if self._is_float(name))
         for node in self.nodes:
             for position in self.quantized_operands(node):
                 name = node.input[position]
                 if name in self.constants:
                     self.root[name] = name
             for name in node.output:
-                if name and name not in self.fused:
+                if name and name not in self.fused and self._is_float(name):
                     self.root[name] = self.root[node.input[0]] if node.op_type in INHERITING else name
 
     def _real_consumers(self) -> dict[str, list[NodeProto]]:
@@ -182,18 +272,21 @@ class Grouping:
     # ---- sharing ----------------------------------------------------------------------------------------
 
     def _unite(self, model: Model) -> None:
-        outputs = {self.root[name] for name in self.outputs}
+        outputs = {self.root[name] for name in self.outputs if name in self.root}
         states = {self.root[name] for pair in model.states for name in (pair.input, pair.output)}
         for pair in model.states:
             self._join(self.root[pair.input], self.root[pair.output])
             self._resets[self.root[pair.input]] = pair.reset
+        for node in self.nodes:
+            if node.op_type in CHOOSING and node.output[0] in self.root:
+                self._join(self.root[node.input[0]], self.root[node.output[0]])
         for root, consumers in self._consumers.items():
             if root in outputs or root in states or self._fixed_op(root):
                 continue
             first = consumers[0]
             only = all(node is first for node in consumers)
             clamped = len(consumers) == 1 and first.op_type in CLAMPS and root in self.producer
-            if clamped or (only and first.op_type == "Concat"):
+            if first.output[0] in self.root and (clamped or (only and first.op_type == "Concat")):
                 self._followers.add(root)
                 self._join(root, self.root[first.output[0]])
 

@@ -1,41 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Canonical float model + calibration samples -> int8 QDQ model (standard ONNX, readable by ONNX Runtime).
-
-What is written around a computing node: `DequantizeLinear -> [data movement] -> node -> QuantizeLinear`.
-Every value of one group (see `groups`) uses the same scale and zero point initializers.
-"""
+"""Canonical float model + calibration samples -> int8 QDQ model (standard ONNX, readable by ONNX Runtime)."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import NodeProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from edgec.errors import UnsupportedError, UsageError
-from edgec.model import Model, set_state_contract
-from edgec.quantize.calibrate import Method, Ranges, calibrate
+from edgec.model import Model
+from edgec.passes.input_norm import check_ranges
+from edgec.quantize.bias_correction import correct_biases
 from edgec.quantize.dataset import check_samples, sha256_of
-from edgec.quantize.groups import INHERITING, Group, Grouping
-from edgec.quantize.scheme import (
-    FIXED_OUTPUT,
-    ActivationParams,
-    activation_params,
-    linear_params,
-    quantize_array,
-)
+from edgec.quantize.equalize import equalize
+from edgec.quantize.fidelity import Fidelity
+from edgec.quantize.options import Recipe
+from edgec.quantize.plan import Plan, make_plan
+from edgec.quantize.ranges import Method
+from edgec.quantize.widen import Widening, widen
 
+# Equalization must gain 1 dB on samples that it has not seen: all channels at the full range are cut more often.
+CLEARLY = 10.0**-0.1
 METADATA_KEY = "edgec.quantization"
-
-# The operators of a quantized model mean the same in opsets 20 and 21. With 21, ONNX Runtime 1.31's default
-# optimizations on x86 refuse int8 data movement: one pass inserts QuantizeLinear with output_dtype=INT8
-# behind it, another turns its zero point to uint8 (onnxruntime issue 25526). Opset 20 has no such attribute,
-# so the file runs everywhere.
-QDQ_OPSET = 20
 
 
 def is_quantized(model: Model) -> bool:
@@ -57,9 +48,10 @@ def is_quantized(model: Model) -> bool:
 def quantize(
     model: Model,
     calibration: Mapping[str, np.ndarray] | None,
+    recipe: Recipe | None = None,
     *,
-    method: Method = "minmax",
-    percentile: float = 99.99,
+    method: Method | None = None,
+    percentile: float | None = None,
 ) -> Model:
     """Quantize a canonical float model to int8; a model that is in QDQ form already is returned unchanged.
 
@@ -67,8 +59,8 @@ def quantize(
         model: canonical float model (see `edgec.passes.canonicalize`).
         calibration: per input (without states) an array of samples, shapes as in `dataset.check_samples`; for
             a stateful model the steps of one stream. Not needed for a QDQ model.
-        method, percentile: how ranges follow from what was observed, see `ValueStatistics.range`. On a
-            trained ViT `minmax` and 99.99 % were equally accurate: the simpler one is the default.
+        recipe: methods and their strength; the defaults without it.
+        method, percentile: replace the recipe's.
 
     Returns:
         The QDQ model with the same inputs, outputs, states and name; how it was made is in its metadata
@@ -81,6 +73,31 @@ def quantize(
     """
     if is_quantized(model):
         return model
+    recipe = recipe or Recipe()
+    recipe = dataclasses.replace(
+        recipe,
+        method=recipe.method if method is None else method,
+        percentile=recipe.percentile if percentile is None else percentile,
+    )
+    return finish(plan_quantization(model, calibration, recipe))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How a model will be quantized, on which samples, what to record of it in the file, and what to tell the user."""
+
+    plan: Plan
+    samples: Mapping[str, np.ndarray]
+    record: dict[str, object]
+    notes: list[str]
+
+
+def plan_quantization(model: Model, calibration: Mapping[str, np.ndarray] | None, recipe: Recipe) -> Decision:
+    """How the recipe quantizes a canonical float model.
+
+    Raises:
+        UsageError, UnsupportedError: see `quantize`.
+    """
     if calibration is None:
         raise UsageError(
             f"{model.name} is a float model: quantizing it needs samples of its inputs",
@@ -89,22 +106,64 @@ def quantize(
             hint="--calibration samples.npz (arrays keyed by input name, leading axis = samples)",
         )
     samples = check_samples(calibration, model.inputs, source="calibration")
+    check_ranges(model, samples)
     model = dataclasses.replace(model, proto=_without_constant_divisors(model.proto))
-    grouping = Grouping(model)
-    observed = [root for group in grouping.groups for root in group.observed if root not in grouping.constants]
-    ranges = calibrate(model, samples, observed)
-    params = {g.name: _group_params(g, grouping, ranges, method, percentile) for g in grouping.groups}
-    proto = _Writer(model, grouping, params).write()
-    summary: dict[str, object] = {"scheme": "int8", "method": method}
-    if method == "percentile":
-        summary["percentile"] = percentile
-    summary |= {"samples": ranges.samples, "calibration_sha256": sha256_of(samples)}
-    helper.set_model_props(
-        proto,
-        {p.key: p.value for p in model.proto.metadata_props} | {METADATA_KEY: json.dumps(summary)},
+    plan, equalized = _equalized_or_not(model, samples, recipe)
+    record: dict[str, object] = {"scheme": "int8", "method": recipe.method}
+    if recipe.method == "percentile":
+        record["percentile"] = recipe.percentile
+    record |= {"equalized": equalized, "bias_correction": recipe.bias_correction}
+    record |= {"samples": plan.ranges.samples, "calibration_sha256": sha256_of(samples)}
+    notes = []
+    if recipe.max_loss is not None:
+        choice = widen(plan, Fidelity(model, samples, recipe.labels, recipe.scores), recipe.max_loss)
+        plan = choice.plan
+        record |= {"int16": list(choice.names), "loss_points": choice.after}
+        notes.append(_note(choice, recipe))
+    return Decision(plan, samples, record, notes)
+
+
+def finish(decision: Decision) -> Model:
+    """The QDQ model of a decision."""
+    model = decision.plan.write()
+    metadata = {p.key: p.value for p in model.proto.metadata_props} | {METADATA_KEY: json.dumps(decision.record)}
+    helper.set_model_props(model.proto, metadata)
+    return dataclasses.replace(model, notes=[*model.notes, *decision.notes])
+
+
+def _note(choice: Widening, recipe: Recipe) -> str:
+    text = f"loss of {'accuracy' if recipe.labels is not None else 'cosine'} on the calibration samples: "
+    if not choice.names:
+        return f"{text}{choice.after:.3g} points in int8"
+    wide = f"{len(choice.names)} tensor{'s' if len(choice.names) > 1 else ''} as int16"
+    return (
+        f"{text}{choice.after:.3g} points with {wide} (+{choice.more_bytes:,} B together), "
+        f"{choice.before:.3g} in int8; int16: {', '.join(choice.names)}"
     )
-    set_state_contract(proto, model.states)
-    return dataclasses.replace(model, proto=proto)
+
+
+def _equalized_or_not(model: Model, samples: Mapping[str, np.ndarray], recipe: Recipe) -> tuple[Plan, bool]:
+    def planned(candidate: Model, seen: Mapping[str, np.ndarray]) -> Plan:
+        plan = make_plan(candidate, seen, recipe.method, recipe.percentile)
+        return correct_biases(plan, seen) if recipe.bias_correction else plan
+
+    scaled = model if recipe.equalize == "off" else equalize(model, samples)
+    if scaled is model:
+        return planned(model, samples), False
+    if recipe.equalize == "auto":
+        seen, unseen = _halves(model, samples)
+        fidelity = Fidelity(model, unseen)
+        even = fidelity.noise(planned(equalize(model, seen), seen).write())
+        if even >= CLEARLY * fidelity.noise(planned(model, seen).write()):
+            return planned(model, samples), False
+    return planned(scaled, samples), True
+
+
+def _halves(model: Model, samples: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Samples to calibrate on and others to judge by; of a stream, or of very few, all of them twice."""
+    if model.states or len(next(iter(samples.values()))) < 8:
+        return dict(samples), dict(samples)
+    return {n: a[::2] for n, a in samples.items()}, {n: a[1::2] for n, a in samples.items()}
 
 
 def _without_constant_divisors(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -126,183 +185,3 @@ def _without_constant_divisors(proto: onnx.ModelProto) -> onnx.ModelProto:
             node.op_type = "Mul"
             node.input[1] = name
     return copy
-
-
-def _group_params(
-    group: Group, grouping: Grouping, ranges: Ranges, method: Method, percentile: float
-) -> ActivationParams:
-    bounds = [(value, value) for value in group.resets]
-    for root in group.observed:
-        if root in grouping.constants:
-            array = numpy_helper.to_array(grouping.constants[root])
-            if not np.isfinite(array).all():
-                raise UnsupportedError(f"constant {root} is not finite")
-            bounds.append((float(array.min(initial=0.0)), float(array.max(initial=0.0))))
-        else:
-            bounds.append(ranges[root].range(method, percentile))
-    low, high = min(b[0] for b in bounds), max(b[1] for b in bounds)
-    if not group.symmetric and len(group.fixed_ops) == 1:
-        fixed = FIXED_OUTPUT[next(iter(group.fixed_ops))]
-        if low >= fixed.low and high <= fixed.high + fixed.scale:  # 1.0 itself is one step above the top
-            return fixed
-    return activation_params(low, high, symmetric=group.symmetric)
-
-
-class _Writer:
-    """Writes the QDQ graph: one pass over the nodes, Q and DQ around the computing ones."""
-
-    def __init__(self, model: Model, grouping: Grouping, params: Mapping[str, ActivationParams]) -> None:
-        self._model = model
-        self._grouping = grouping
-        self._params = params
-        self._nodes: list[NodeProto] = []
-        self._initializers: dict[str, onnx.TensorProto] = {}
-        self._read_as: dict[str, str] = {}  # value -> the name under which other nodes read it
-        graph = model.proto.graph
-        self._taken = set(grouping.constants) | {v.name for v in graph.input}
-        self._taken |= {name for node in graph.node for name in (*node.input, *node.output, node.name)}
-        self._param_names: dict[str, tuple[str, str]] = {}
-        self._weight_names: dict[tuple[str, bytes], tuple[str, str, str]] = {}
-
-    def write(self) -> onnx.ModelProto:
-        grouping, source = self._grouping, self._model.proto
-        read = {name for node in grouping.nodes for name in node.input}
-        for name in grouping.inputs:
-            if name in read:
-                self._quantize(name, name, self._unique(f"{name}/dq"))
-        for node in grouping.nodes:
-            self._write_node(node)
-        proto = onnx.ModelProto()
-        proto.CopyFrom(source)
-        graph = proto.graph
-        for repeated in (graph.node, graph.initializer, graph.value_info):
-            del repeated[:]
-        graph.node.extend(self._nodes)
-        for opset in proto.opset_import:
-            if opset.domain in ("", "ai.onnx"):
-                opset.version = min(opset.version, QDQ_OPSET)
-        used = {name for node in self._nodes for name in node.input}
-        constants = {**grouping.constants, **self._initializers}
-        graph.initializer.extend(init for name, init in constants.items() if name in used)
-        shaped = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
-        onnx.checker.check_model(shaped, full_check=True)
-        return shaped
-
-    def _write_node(self, node: NodeProto) -> None:
-        copy = NodeProto()
-        copy.CopyFrom(node)
-        quantized = self._grouping.quantized_operands(node)
-        for position, name in enumerate(node.input):
-            if name not in self._grouping.constants:
-                copy.input[position] = self._read_as.get(name, name)
-            elif position in quantized:  # the same constant may be a float operand of another node
-                copy.input[position] = self._constant(name)
-        if node.op_type == "Gemm":
-            self._write_weights(node, copy)
-        self._nodes.append(copy)
-        for position, name in enumerate(node.output):
-            if not name or name in self._grouping.fused:
-                continue
-            if node.op_type not in INHERITING:
-                written = self._unique(f"{name}/float") if name in self._grouping.outputs else name
-                read = name if name in self._grouping.outputs else self._unique(f"{name}/dq")
-                self._quantize(name, written, read)
-            elif name in self._grouping.outputs:
-                # The output ends in Q -> DQ (exact: same parameters); inner readers stay in the movement
-                # chain.
-                written = self._unique(f"{name}/moved")
-                self._quantize(name, written, name)
-                self._read_as[name] = written
-            else:
-                continue
-            copy.output[position] = written
-
-    def _quantize(self, value: str, written: str, read: str) -> None:
-        """Q and DQ behind `value`, which its producer writes as `written`; readers use `read`."""
-        quantized = self._unique(f"{value}/q")
-        scale, zero_point = self._param_initializers(self._grouping.group(value))
-        self._nodes.append(self._node("QuantizeLinear", [written, scale, zero_point], quantized, value))
-        self._nodes.append(self._node("DequantizeLinear", [quantized, scale, zero_point], read, value))
-        self._read_as[value] = read
-
-    def _constant(self, name: str) -> str:
-        if name not in self._read_as:
-            group = self._grouping.group(name)
-            array = numpy_helper.to_array(self._grouping.constants[name])
-            params = self._params[group.name]
-            quantized = self._store(f"{name}/q", quantize_array(array, params, symmetric=group.symmetric))
-            read = self._unique(f"{name}/dq")
-            self._nodes.append(
-                self._node("DequantizeLinear", [quantized, *self._param_initializers(group)], read, name)
-            )
-            self._read_as[name] = read
-        return self._read_as[name]
-
-    def _write_weights(self, node: NodeProto, copy: NodeProto) -> None:
-        """Replace weight and bias of a Gemm by int8 and int32 initializers with their DequantizeLinear."""
-        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        canonical = attributes.get("transB", 0) == 1 and not attributes.get("transA", 0)
-        canonical &= attributes.get("alpha", 1.0) == 1.0 and attributes.get("beta", 1.0) == 1.0
-        weight = numpy_helper.to_array(self._grouping.constants[node.input[1]])
-        has_bias = len(node.input) > 2 and node.input[2] != ""
-        bias_name = node.input[2] if has_bias else f"{node.name}/bias"
-        bias = np.zeros(len(weight), np.float32)
-        if has_bias:
-            bias = numpy_helper.to_array(self._grouping.constants[bias_name])
-        if not canonical or weight.ndim != 2 or bias.shape != weight.shape[:1]:
-            raise UnsupportedError(
-                f"{node.name}: Gemm is not in canonical form",
-                need="transB=1, transA=0, alpha=beta=1, weight [N, K], bias [N]",
-                have=f"{attributes}, weight {list(weight.shape)}, bias {list(bias.shape)}",
-            )
-        output = node.output[0]
-        if output in self._grouping.fused:
-            output = next(n.output[0] for n in self._grouping.nodes if output in n.input)
-        x, y = (self._params[self._grouping.group(v).name] for v in (node.input[0], output))
-        linear = linear_params(weight, bias, x, y, node.name)
-        zeros = np.zeros(len(weight), np.int8)
-        key = (node.input[1], linear.weight_scale.tobytes())
-        if key not in self._weight_names:  # a tied weight is stored once
-            self._weight_names[key] = (
-                self._store(f"{node.input[1]}/q", linear.weight),
-                self._store(f"{node.input[1]}/scale", linear.weight_scale),
-                self._store(f"{node.input[1]}/zero_point", zeros),
-            )
-        bias_names = (
-            self._store(f"{bias_name}/q", linear.bias),
-            self._store(f"{bias_name}/scale", linear.bias_scale),
-            self._store(f"{bias_name}/zero_point", zeros.astype(np.int32)),
-        )
-        names = []
-        for source, inputs in ((node.input[1], self._weight_names[key]), (bias_name, bias_names)):
-            names.append(self._unique(f"{source}/dq"))
-            self._nodes.append(self._node("DequantizeLinear", inputs, names[-1], source, axis=0))
-        del copy.input[1:]
-        copy.input.extend(names)
-
-    def _param_initializers(self, group: Group) -> tuple[str, str]:
-        if group.name not in self._param_names:
-            params = self._params[group.name]
-            self._param_names[group.name] = (
-                self._store(f"{group.name}/scale", np.array(params.scale, np.float32)),
-                self._store(f"{group.name}/zero_point", np.array(params.zero_point, np.int8)),
-            )
-        return self._param_names[group.name]
-
-    def _store(self, name: str, array: np.ndarray) -> str:
-        name = self._unique(name)
-        self._initializers[name] = numpy_helper.from_array(array, name)
-        return name
-
-    def _node(
-        self, op: str, inputs: tuple[str, ...] | list[str], output: str, value: str, **attributes: Any
-    ) -> NodeProto:
-        return helper.make_node(op, inputs, [output], self._unique(f"{value}/{op}"), **attributes)
-
-    def _unique(self, name: str) -> str:
-        unique, count = name, 1
-        while unique in self._taken:
-            count += 1
-            unique = f"{name}.{count}"
-        self._taken.add(unique)
-        return unique

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From real ranges to integers: scales and zero points of activations, weights and biases.
 
-`real = scale * (q - zero_point)`. Activations: int8 per tensor, 0.0 always exactly representable. Weights:
-int8 per output channel, symmetric in [-127, 127]. Biases: int32 with scale `s_x * s_w`.
+`real = scale * (q - zero_point)`. Activations: int8 per tensor (int16 where chosen), 0.0 always exactly
+representable. Weights: int8 per output channel, symmetric in [-127, 127]. Biases: int32 with scale `s_x * s_w`.
 Scheme after Jacob et al. 2018 (Quantization and Training of Neural Networks for Efficient
 Integer-Arithmetic-Only Inference).
 """
@@ -31,23 +31,34 @@ MAX_BIAS = 2.0**30
 
 @dataclass(frozen=True)
 class ActivationParams:
-    """Quantization of one activation tensor: `real = scale * (q - zero_point)`, q int8.
+    """Quantization of one activation tensor: `real = scale * (q - zero_point)`, q of `dtype` (int8 or int16).
 
-    scale is positive and exactly a float32.
+    scale is positive and exactly a float32; an int16 tensor has zero point 0.
     """
 
     scale: float
     zero_point: int
+    dtype: str = "int8"
+
+    @property
+    def least(self) -> int:
+        """Smallest q."""
+        return int(np.iinfo(self.dtype).min)
+
+    @property
+    def most(self) -> int:
+        """Largest q."""
+        return int(np.iinfo(self.dtype).max)
 
     @property
     def low(self) -> float:
-        """Smallest real value that q = -128 can hold."""
-        return self.scale * (-128 - self.zero_point)
+        """Smallest real value that the type can hold."""
+        return self.scale * (self.least - self.zero_point)
 
     @property
     def high(self) -> float:
-        """Largest real value, at q = 127."""
-        return self.scale * (127 - self.zero_point)
+        """Largest real value."""
+        return self.scale * (self.most - self.zero_point)
 
 
 # Outputs of bounded functions: the range is known, whatever calibration saw.
@@ -58,26 +69,35 @@ FIXED_OUTPUT: dict[str, ActivationParams] = {
 }
 
 
-def activation_params(low: float, high: float, *, symmetric: bool = False) -> ActivationParams:
+def activation_params(low: float, high: float, *, symmetric: bool = False, dtype: str = "int8") -> ActivationParams:
     """Scale and zero point that cover [low, high] and 0.0.
 
     Args:
         low, high: observed or known range, low <= high.
         symmetric: zero point 0 and the range in [-127, 127] (right-hand operands of MatMul).
+        dtype: int8, or int16, which is always symmetric.
     """
     low, high = min(low, 0.0), max(high, 0.0)
     if high - low < DEAD_RANGE:
-        return ActivationParams(float(DEAD_SCALE), 0)
-    if symmetric:
-        return ActivationParams(float(np.float32(max(-low, high) / 127)), 0)
+        return ActivationParams(float(DEAD_SCALE), 0, dtype)
+    if symmetric or dtype == "int16":
+        return ActivationParams(float(np.float32(max(-low, high) / np.iinfo(dtype).max)), 0, dtype)
     scale = float(np.float32((high - low) / 255))
     return ActivationParams(scale, int(np.clip(np.rint(-128 - low / scale), -128, 127)))
 
 
 def quantize_array(values: np.ndarray, params: ActivationParams, *, symmetric: bool = False) -> np.ndarray:
-    """Round a real array to int8, halves to even as QuantizeLinear does; saturates."""
+    """Round a real array to integers, halves to even as QuantizeLinear does; saturates."""
     q = np.rint(values.astype(np.float64) / params.scale) + params.zero_point
-    result: np.ndarray = np.clip(q, -127 if symmetric else -128, 127).astype(np.int8)
+    least = -params.most if symmetric else params.least
+    result: np.ndarray = np.clip(q, least, params.most).astype(params.dtype)
+    return result
+
+
+def rounded(values: np.ndarray, params: ActivationParams) -> np.ndarray:
+    """Real values as the quantized tensor holds them, float64."""
+    q = quantize_array(values, params).astype(np.float64)
+    result: np.ndarray = (q - params.zero_point) * params.scale
     return result
 
 
@@ -92,7 +112,13 @@ class LinearParams:
 
 
 def linear_params(
-    weight: np.ndarray, bias: np.ndarray, x: ActivationParams, y: ActivationParams, name: str
+    weight: np.ndarray,
+    bias: np.ndarray,
+    x: ActivationParams,
+    y: ActivationParams,
+    name: str,
+    *,
+    tied: int = 1,
 ) -> LinearParams:
     """Quantize weight [N, K] per row and bias [N] of `y = x @ weight.T + bias`.
 
@@ -103,6 +129,7 @@ def linear_params(
         weight, bias: float arrays [N, K] and [N].
         x, y: quantization of input and output.
         name: the node, for messages.
+        tied: so many blocks of rows share their scales, row by row.
 
     Raises:
         UnsupportedError: weights not finite, or K so long that an int32 accumulator could overflow.
@@ -113,6 +140,7 @@ def linear_params(
     scale = np.abs(weight64).max(axis=1, initial=0.0) / 127
     scale = np.maximum(scale, MIN_RATIO * y.scale / x.scale)
     scale = np.maximum(scale, np.abs(bias64) / (x.scale * MAX_BIAS)).astype(np.float32)
+    scale = np.tile(scale.reshape(tied, -1).max(axis=0), tied)
     q = np.clip(np.rint(weight64 / scale[:, None].astype(np.float64)), -127, 127).astype(np.int8)
     bias_scale = np.float32(x.scale) * scale
     q_bias = np.rint(bias64 / bias_scale.astype(np.float64)).astype(np.int64)

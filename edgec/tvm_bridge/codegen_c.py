@@ -17,9 +17,11 @@ from tvm.ir import Call, PointerType, PrimType, Var
 from tvm_ffi.structural import structural_map
 
 from edgec.program import C_TYPES, GeneratedFunction
+from edgec.tvm_bridge.kernels import SCRIPTED
 
 LARGEST_LOCAL = 256
 _C_TARGET = {"kind": "c"}
+_LITERAL = "edgec_literal_"
 
 
 def generate(functions: Mapping[str, tirx.PrimFunc]) -> dict[str, GeneratedFunction]:
@@ -34,20 +36,23 @@ def generate(functions: Mapping[str, tirx.PrimFunc]) -> dict[str, GeneratedFunct
     if not functions:
         return {}
     target = tvm.target.Target(_C_TARGET)
-    lowered = _lower(tvm.IRModule(dict(functions)), target)
+    lowered = _lower(tvm.IRModule({n: _neutral_starts(f) for n, f in functions.items()}), target)
     bare, signatures = {}, {}
     for var, function in lowered.functions.items():
         name = var.name_hint
         bare[name], signatures[name] = _bare_pointers(name, function)
-    module = tirx.transform.LowerIntrin()(tvm.IRModule(bare))
-    source = str(tvm.get_global_func("target.build.c")(module, target).inspect_source())
+    module = _exact_literals(tirx.transform.LowerIntrin()(tvm.IRModule(bare)))
+    source = _printed(str(tvm.get_global_func("target.build.c")(module, target).inspect_source()))
     result = {}
     for name, (types, workspaces) in signatures.items():
         names, body = _definition(source, name)
         if foreign := re.search(r"\b(TVM\w+|tvm_\w+)\b", body):
             raise ValueError(f"{name}: generated C calls {foreign.group(1)}, which does not exist on a device")
         parameters = tuple((t, n, not _is_written(n, body)) for t, n in zip(types, names, strict=True))
-        result[name] = GeneratedFunction(name, parameters, _tidy(body, names), workspaces)
+        text = _used(names, _tidy(body, names))
+        if SCRIPTED not in functions[name].attrs:
+            text = _narrowed(text, parameters)
+        result[name] = GeneratedFunction(name, parameters, text, workspaces)
     return result
 
 
@@ -122,6 +127,67 @@ def _absolute(call: Call) -> Call:
     if getattr(call.op, "name", "") != "tirx.fabs":
         return call
     return tirx.call_pure_extern(str(call.args[0].ty.dtype), "fabsf", call.args[0])
+
+
+def _neutral_starts(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """The maximum of nothing is minus infinity, as in ONNX; TVM starts from the least finite number."""
+    largest = float(np.finfo(np.float32).max)
+
+    def infinite(constant: tirx.FloatImm) -> tirx.FloatImm:
+        if abs(float(constant.value)) != largest or str(constant.ty.dtype) != "float32":
+            return constant
+        return tirx.FloatImm("float32", float("inf") if constant.value > 0 else float("-inf"))
+
+    def start(block: s_tir.SBlock) -> s_tir.SBlock:
+        if block.init is None:
+            return block
+        init = structural_map(block.init, [(tirx.FloatImm, infinite)])
+        return s_tir.SBlock(
+            block.iter_vars, block.reads, block.writes, block.name_hint, block.body, init,
+            block.alloc_buffers, block.match_buffers, block.annotations, block.span,
+        )  # fmt: skip
+
+    return function.with_body(structural_map(function.body, [(s_tir.SBlock, start)]))
+
+
+def _exact_literals(module: tvm.IRModule) -> tvm.IRModule:
+    """Float constants as calls that bear their bits: TVM prints seven digits, and no infinity that C knows."""
+
+    def named(constant: tirx.FloatImm) -> tirx.PrimExpr:
+        kind = str(constant.ty.dtype)
+        bits = np.array(constant.value, kind).tobytes()[::-1].hex()
+        return tirx.call_pure_extern(kind, f"{_LITERAL}{bits}")
+
+    functions = {v: f.with_body(structural_map(f.body, [(tirx.FloatImm, named)])) for v, f in module.functions.items()}
+    return tvm.IRModule({v.name_hint: f for v, f in functions.items()})
+
+
+def _printed(source: str) -> str:
+    """C text in which the calls of `_exact_literals` are the constants themselves."""
+
+    def literal(match: re.Match[str]) -> str:
+        bits = bytes.fromhex(match.group(1))[::-1]
+        value = np.frombuffer(bits, np.float32 if len(bits) == 4 else np.float64)[0]
+        if not np.isfinite(value):
+            return "NAN" if np.isnan(value) else "INFINITY" if value > 0 else "-INFINITY"
+        return f"{value}f" if len(bits) == 4 else str(value)  # NumPy prints the fewest digits that are exact
+
+    return re.sub(rf"\b{_LITERAL}([0-9a-f]+)\(\)", literal, source)
+
+
+def _narrowed(body: str, parameters: Sequence[tuple[str, str, bool]]) -> str:
+    """The body with a cast where C computes in int what goes into an array of a smaller type."""
+    for kind, name, constant in parameters:
+        if kind in ("int8_t", "uint8_t", "int16_t", "uint16_t") and not constant:
+            store = re.compile(rf"^(\s*{re.escape(name)}\[.*\] = )(?!\({kind}\))(.*[ ~].*);$", re.MULTILINE)
+            body = store.sub(rf"\1({kind})(\2);", body)
+    return body
+
+
+def _used(parameters: Sequence[str], body: str) -> str:
+    """The body with a `(void)` for each parameter that it does not read: TVM keeps operands of no effect."""
+    unused = [name for name in parameters if not re.search(rf"\b{re.escape(name)}\b", body)]
+    return body.replace("{\n", "{\n" + "".join(f"  (void){name};\n" for name in unused), 1) if unused else body
 
 
 def _definition(source: str, name: str) -> tuple[list[str], str]:

@@ -18,9 +18,17 @@ from tvm.relax import transform as passes
 
 from edgec.errors import UnsupportedError
 from edgec.tvm_bridge.importer import Imported, Node, bindings
+from edgec.tvm_bridge.legalize import LEGALIZATIONS
 
 # Relax evaluates constant subgraphs on the host that compiles.
 _FOLDING_TARGET = "llvm"
+_LEGALIZATION = (
+    passes.DecomposeOpsForInference(),
+    passes.CanonicalizeBindings(),
+    passes.LegalizeOps(LEGALIZATIONS),
+    passes.AnnotateTIROpPattern(),
+    passes.FoldConstant(),
+)
 _NUMBER = "edgec.number"
 
 
@@ -35,18 +43,11 @@ class Origin:
 def legalize_and_fuse(imported: Imported) -> tuple[tvm.IRModule, dict[relax.Var, Origin]]:
     """PrimFuncs for all that TVM knows, fused; and the origin of every call in `main` by the variable it defines."""
     with tvm.target.Target(_FOLDING_TARGET):
-        module = tvm.transform.Sequential(
-            [
-                passes.DecomposeOpsForInference(),
-                passes.CanonicalizeBindings(),
-                passes.LegalizeOps(),
-                passes.AnnotateTIROpPattern(),
-                passes.FoldConstant(),
-            ]
-        )(imported.module)
-        made = _nodes(bindings(module["main"]), imported.nodes)
-        _require_legal(module, made)
-        numbered, nodes = _number(module, made)
+        module, known = imported.module, dict(imported.nodes)
+        for step in _LEGALIZATION:
+            module = step(module)
+            known |= _nodes(bindings(module["main"]), known)
+        numbered, nodes = _number(module, known)
         numbered, module = passes.FuseOps()(numbered), passes.FuseOps()(module)
         pairs = zip(bindings(module["main"]), bindings(numbered["main"]), strict=True)
         origins = {

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,16 +59,20 @@ def import_onnx(model: onnx.ModelProto) -> Imported:
     """
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     _check_types(model.graph)
-    importer = _Importer(model.graph, value_shapes(model))
+    importer = _Importer(model)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it prints what it raises
         warnings.simplefilter("ignore")  # it warns of every renamed input; the program keeps ONNX's names
         module = importer.from_onnx(model.graph, opset)
     if importer.faults:
-        raise UnsupportedError("TVM gives nodes another shape than ONNX does: " + ", ".join(importer.faults))
-    for binding in bindings(module["main"]):  # the output is bound once more; canonicalization keeps that variable
-        if isinstance(binding.value, relax.Var) and binding.value in importer.nodes:
-            importer.nodes[binding.var] = importer.nodes[binding.value]
-    return Imported(module, importer.nodes)
+        raise UnsupportedError("TVM gives nodes another result than ONNX does: " + ", ".join(importer.faults))
+    nodes = importer.nodes
+    for binding in bindings(module["main"]):
+        value = binding.value
+        if isinstance(value, relax.Var) and value in nodes:
+            nodes[binding.var] = nodes[value]  # the output is bound once more; canonicalization keeps that variable
+        elif isinstance(value, relax.TupleGetItem) and (whole := nodes.get(value.tuple_value)):
+            nodes[binding.var] = replace(whole, values=whole.values[value.index : value.index + 1] or ("",))
+    return Imported(module, nodes)
 
 
 def bindings(function: relax.Function) -> list[Any]:
@@ -78,12 +81,15 @@ def bindings(function: relax.Function) -> list[Any]:
 
 
 class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
-    def __init__(self, graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(self, model: onnx.ModelProto) -> None:
+        graph = model.graph
         super().__init__({}, {i.name: _dtype(i) for i in graph.input})
         self.nodes: dict[relax.Var, Node] = {}
         self._functions: dict[str, tvm.ir.GlobalVar] = {}  # by `function_name`: layers of one shape share theirs
         self.faults: list[str] = []
-        self._shapes = shapes
+        read = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
+        self._shapes = {name: shape for name, shape in value_shapes(model).items() if name in read}
+        self._dtypes = {v.name: _dtype(v) for v in (*graph.output, *graph.value_info)}
         self._queue = [n for n in graph.node]
         self._count = len(self._queue)
 
@@ -102,11 +108,11 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
             result = self._convert_standard(node, op_name, inputs, attrs, opset)
             if isinstance(result, relax.Call):
                 result = self.bb.emit(result, name_hint=key)
+            self._check_results(node, result)
             if isinstance(result, relax.Tuple):
                 for value, name in zip(result.fields, node.output, strict=False):
                     self._own(value, Node(node.name, node.op_type, (name,), {}))
             else:
-                self._check_shape(node, result)
                 self._own(result, Node(node.name, node.op_type, _values(node, result), {}))
             return result
         record = get_operator(op_name)
@@ -140,13 +146,17 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise UnsupportedError(f"TVM does not import {node.name} ({node.op_type}): {reason}") from error
 
-    def _check_shape(self, node: onnx.NodeProto, result: relax.Expr) -> None:
-        wanted, shape = self._shapes.get(node.output[0]), getattr(result.ty, "shape", None)
-        if wanted is None or shape is None:
-            return
-        made = tuple(int(d) for d in shape)
-        if made != wanted:
-            self.faults.append(f"{node.name} ({node.op_type}): {list(made)} instead of {list(wanted)}")
+    def _check_results(self, node: onnx.NodeProto, result: relax.Expr) -> None:
+        """Compare shape and type of every result that is read with ONNX's; TVM puts constants where it has none."""
+        types = result.ty.fields if isinstance(result.ty, relax.TupleType) else [result.ty]
+        for name, made in zip(node.output, types, strict=False):
+            wanted, shape = self._shapes.get(name), getattr(made, "shape", None)
+            if wanted is None or shape is None:
+                continue
+            got, dtype = tuple(int(d) for d in shape), str(made.dtype.dtype)
+            known = self._dtypes.get(name, dtype)
+            if (got, dtype) != (wanted, known):
+                self.faults.append(f"{node.name} ({node.op_type}): {dtype}{list(got)} instead of {known}{list(wanted)}")
 
 
 def _values(node: onnx.NodeProto, result: relax.Expr) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,11 +14,14 @@ from edgec.operators import Operator, TensorType
 
 # TOpPatternKind::kOpaque: FuseOps leaves the call alone.
 _OPAQUE = 8
+SCRIPTED = "edgec.scripted"
+"""Attribute of the PrimFuncs that edgec defines itself."""
 
 
 def function_name(op: Operator, types: Sequence[TensorType], attrs: Mapping[str, Any]) -> str:
     """`linear_s8_49x64x64x192`: the operator and the dimensions of its activations and weights."""
-    dims = "x".join(str(d) for t in types[: 2 if len(op.inputs) > 1 else 1] for d in t.shape)
+    named = max(len(op.inputs) - len(op.constants), 2)
+    dims = "x".join(str(d) for t in types[:named] for d in t.shape)
     extra = "".join(
         f"_{key[0]}{'_'.join(str(v) for v in value) if isinstance(value, (list, tuple)) else value}"
         for key, value in sorted(attrs.items())
@@ -36,7 +39,12 @@ def primfunc(op: Operator, types: Sequence[TensorType], attrs: Mapping[str, Any]
         attrs: structural attributes (shapes, strides, form of requantization).
     """
     out = op.infer(tuple(types), **attrs)
+    return scripted(op.tir, T, tuple(types), out, **attrs).with_attr("edgec.op", op.name)
+
+
+def scripted(definition: Callable[..., tirx.PrimFunc], *arguments: Any, **attrs: Any) -> tirx.PrimFunc:
+    """The PrimFunc that a function with TVMScript in it returns, marked opaque to fusion."""
     # TVMScript reads the source of every frame on the stack, which takes longer than all else; a thread's is short.
     with ThreadPoolExecutor(1) as thread:
-        function = thread.submit(op.tir, T, tuple(types), out, **attrs).result()
-    return function.with_attr("op_pattern", _OPAQUE).with_attr("edgec.op", op.name)
+        function = thread.submit(definition, *arguments, **attrs).result()
+    return function.with_attr("op_pattern", _OPAQUE).with_attr(SCRIPTED, True)

@@ -13,13 +13,13 @@ import onnx
 import tvm
 from tvm import relax
 
-from edgec.errors import UnsupportedError
+from edgec.errors import EdgecError, UnsupportedError
 from edgec.operators import TensorType, get_operator
 from edgec.program import Call, GeneratedFunction, Tensor
 from edgec.tvm_bridge.codegen_c import generate
 from edgec.tvm_bridge.fuse import Origin, legalize_and_fuse
 from edgec.tvm_bridge.importer import DOMAIN, bindings, import_onnx
-from edgec.tvm_bridge.kernels import function_name, primfunc
+from edgec.tvm_bridge.kernels import SCRIPTED, function_name, primfunc
 
 _CONSTANT = type(relax.const(1.0))
 
@@ -37,19 +37,39 @@ class Lowered:
 
 
 def through_tvm(model: onnx.ModelProto) -> Lowered:
-    """Import, legalize, fuse and generate C for a graph of static shapes (operators of domain `edgec` or ONNX)."""
+    """Import, legalize, fuse and generate C for a graph of static shapes (operators of domain `edgec` or ONNX).
+
+    Raises:
+        UnsupportedError: TVM does not take the graph, or an output does not depend on any input.
+    """
+    try:
+        return _through_tvm(model)
+    except EdgecError:
+        raise
+    except Exception as error:  # TVM raises what it likes: each is a form of operator that it does not take
+        if any(node.domain == DOMAIN for node in model.graph.node):
+            raise  # our own operators: a defect, and no property of the model
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UnsupportedError(f"TVM generates no C for this model in float32: {reason}") from error
+
+
+def _through_tvm(model: onnx.ModelProto) -> Lowered:
     module, origins = legalize_and_fuse(import_onnx(model))
     walk = _Walk(module, origins, [i.name for i in model.graph.input])
     walk.run()
+    _require_computed(walk, [o.name for o in model.graph.output])
     used = {call.function for call in walk.calls}
-    try:
-        functions = generate({v.name_hint: module[v] for v in module.get_global_vars() if v.name_hint in used})
-    except (tvm.error.InternalError, ValueError) as error:
-        if any(node.domain == DOMAIN for node in model.graph.node):
-            raise  # our own operators: a defect, and no property of the model
-        reason = next(iter(str(error).strip().splitlines()), "")
-        raise UnsupportedError(f"TVM generates no C for this model in float32: {reason}") from error
+    functions = generate({v.name_hint: module[v] for v in module.get_global_vars() if v.name_hint in used})
     return Lowered(walk.tensors, walk.calls, walk.inputs, walk.outputs, functions, module.script())
+
+
+def _require_computed(walk: _Walk, names: Sequence[str]) -> None:
+    """Raise when TVM found an output to be constant."""
+    fixed = [n for n, tensor in zip(names, walk.outputs, strict=True) if walk.data(tensor) is not None]
+    if fixed:
+        raise UnsupportedError(
+            f"{', '.join(map(repr, fixed))} does not depend on any input", hint="leave it out of the model"
+        )
 
 
 def generate_operator(op_name: str, types: Sequence[TensorType], attrs: dict[str, Any]) -> GeneratedFunction:
@@ -80,7 +100,14 @@ class _Walk:
             self.inputs += self.env[var]
         for binding in bindings(main):
             self.env[binding.var] = self._value(binding.var, binding.value)
-        self.outputs = self.env[main.body.body]
+        result = main.body.body
+        self.outputs = [self._constant(result, "output")] if isinstance(result, _CONSTANT) else self.env[result]
+
+    def data(self, name: str) -> npt.NDArray[Any] | None:
+        """The values of a tensor that is a constant or renames one."""
+        while (parent := self.tensors[name].view_of) is not None:
+            name = parent
+        return self.tensors[name].data
 
     def _value(self, var: relax.Var, value: relax.Expr) -> list[str]:
         if isinstance(value, relax.Var):
@@ -112,7 +139,7 @@ class _Walk:
         fields = var.ty.fields if isinstance(var.ty, relax.TupleType) else [var.ty]
         values = origin.values if len(origin.values) == len(fields) else [""] * len(fields)
         outputs = [self._new(value or f"{name}.part", f) for value, f in zip(values, fields, strict=True)]
-        renames = record is None and len(operands) == len(outputs) == 1
+        renames = SCRIPTED not in primfunc_.attrs and len(operands) == len(outputs) == 1
         # TVM's analysis does not recognise a reshape to or from a scalar.
         if renames and (relax.analysis.has_reshape_pattern(primfunc_) or [n.op for n in nodes] == ["Reshape"]):
             self.tensors[outputs[0]].view_of = operands[0]

@@ -34,6 +34,26 @@ static inline uint32_t edgec_smlad(uint32_t a, uint32_t b, uint32_t acc)
 #endif
 }
 
+/* SMLABB: acc + a0*b0, the lower lanes. */
+static inline int32_t edgec_smlabb(uint32_t a, uint32_t b, int32_t acc)
+{
+#if EDGEC_HAS_DSP
+    return __smlabb((int32_t)a, (int32_t)b, acc);
+#else
+    return acc + edgec_lane0(a) * edgec_lane0(b);
+#endif
+}
+
+/* SMLATT: acc + a1*b1, the upper lanes. */
+static inline int32_t edgec_smlatt(uint32_t a, uint32_t b, int32_t acc)
+{
+#if EDGEC_HAS_DSP
+    return __smlatt((int32_t)a, (int32_t)b, acc);
+#else
+    return acc + edgec_lane1(a) * edgec_lane1(b);
+#endif
+}
+
 /* SXTB16: bytes 0 and 2, sign-extended, become lanes 0 and 1. */
 static inline uint32_t edgec_sxtb16(uint32_t bytes)
 {

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user may choose about quantization, in one record. The defaults are measured: docs/quantization.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from edgec.errors import UsageError
+from edgec.quantize.ranges import METHODS, Method
+
+Equalize = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to quantize.
+
+    Attributes:
+        method: how int8 ranges follow from what calibration saw (`ranges`).
+        percentile: of all elements, that method `percentile` covers.
+        equalize: scale channels against each other where that changes nothing in float (`equalize`): always,
+            never, or ("auto") when the quantized outputs come 1 dB closer to float on calibration samples kept apart.
+        bias_correction: fold the expected error of each layer into its bias (`bias_correction`).
+        max_loss: widen tensors to int16 until the loss on the calibration samples is at most so many points
+            (`widen`); None leaves all in int8.
+        labels: classes [S] of the calibration samples; the loss is then of accuracy. Below zero: not counted.
+        scores: the output that scores the classes; the first without it.
+    """
+
+    method: Method = "minmax"
+    percentile: float = 99.99
+    equalize: Equalize = "auto"
+    bias_correction: bool = True
+    max_loss: float | None = None
+    labels: npt.NDArray[Any] | None = None
+    scores: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UsageError(f"unknown calibration method {self.method!r}", need=" or ".join(METHODS))
+        if self.equalize not in get_args(Equalize):
+            raise UsageError(f"equalize is {self.equalize!r}", need=" or ".join(get_args(Equalize)))
+        if not 50 < self.percentile <= 100:
+            raise UsageError("the percentile is out of range", need="above 50, at most 100", have=f"{self.percentile}")
+        if self.max_loss is not None and not (np.isfinite(self.max_loss) and self.max_loss >= 0):
+            raise UsageError("the largest loss must not be negative", need=">= 0 points", have=f"{self.max_loss}")
+        if self.labels is not None and self.max_loss is None:
+            raise UsageError("labels without a largest loss", hint="give --max-loss POINTS as well")

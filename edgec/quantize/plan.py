@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A float model with the quantization of each of its groups: what the writer writes and the methods improve."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from edgec.errors import UnsupportedError
+from edgec.model import Model, set_state_contract
+from edgec.quantize.calibrate import Ranges, calibrate
+from edgec.quantize.groups import Group, Grouping
+from edgec.quantize.ranges import Method
+from edgec.quantize.scheme import FIXED_OUTPUT, ActivationParams, activation_params
+from edgec.quantize.writer import Params, Writer
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a model will be quantized.
+
+    Attributes:
+        model: canonical float model.
+        grouping: its quantized values.
+        ranges: what calibration saw of them.
+        params: quantization of each group, by the group's name.
+        biases: corrected biases [N] of layers, by the node's name; the model itself stays what it was.
+    """
+
+    model: Model
+    grouping: Grouping
+    ranges: Ranges
+    params: Mapping[str, Params]
+    biases: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def write(self) -> Model:
+        """The QDQ model: same inputs, outputs, states and name."""
+        return self.written()[0]
+
+    def written(self) -> tuple[Model, dict[str, str]]:
+        """The QDQ model, and under which name it has each quantized value of the float model."""
+        writer = Writer(self.model, self.grouping, self.params, self.biases)
+        proto = writer.write()
+        helper.set_model_props(proto, {p.key: p.value for p in self.model.proto.metadata_props})
+        set_state_contract(proto, self.model.states)
+        return dataclasses.replace(self.model, proto=proto), writer.names()
+
+    def widened(self, names: Iterable[str]) -> Plan:
+        """The same with the groups of these names as int16, over all that calibration saw."""
+        params = dict(self.params)
+        for group in self.grouping.groups:
+            if group.name in names:
+                low, high = _bounds(group, self.grouping, self.ranges, "minmax", 100.0)
+                wide = activation_params(low, high, dtype="int16")
+                params[group.name] = Params(params[group.name].narrow, wide)
+        return dataclasses.replace(self, params=params)
+
+
+def make_plan(model: Model, samples: Mapping[str, np.ndarray], method: Method, percentile: float) -> Plan:
+    """Calibrate a canonical float model.
+
+    Args:
+        model: canonical, without constant divisors.
+        samples: `[S, *onnx_shape]` per input.
+        method, percentile: see `ValueStatistics.range`.
+    """
+    grouping = Grouping(model)
+    observed = [root for group in grouping.groups for root in group.observed if root not in grouping.constants]
+    ranges = calibrate(model, samples, observed)
+    params = {g.name: Params(_group_params(g, grouping, ranges, method, percentile)) for g in grouping.groups}
+    return Plan(model, grouping, ranges, params)
+
+
+def with_initializers(model: Model, arrays: Mapping[str, np.ndarray]) -> Model:
+    """A copy of the model in which the named initializers have other values."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    for tensor in proto.graph.initializer:
+        if tensor.name in arrays:
+            tensor.CopyFrom(numpy_helper.from_array(arrays[tensor.name].astype(np.float32), tensor.name))
+    return dataclasses.replace(model, proto=proto)
+
+
+def _bounds(group: Group, grouping: Grouping, ranges: Ranges, method: Method, percentile: float) -> tuple[float, float]:
+    declared = grouping.declared
+    bounds = [(value, value) for value in group.resets]
+    for root in group.observed:
+        if root in declared:
+            bounds.append(declared[root])
+        elif root in grouping.constants:
+            array = numpy_helper.to_array(grouping.constants[root])
+            if not np.isfinite(array).all():
+                raise UnsupportedError(f"constant {root} is not finite")
+            bounds.append((float(array.min(initial=0.0)), float(array.max(initial=0.0))))
+        else:
+            bounds.append(ranges[root].range(method, percentile, symmetric=group.symmetric))
+    return min(b[0] for b in bounds), max(b[1] for b in bounds)
+
+
+def _group_params(
+    group: Group, grouping: Grouping, ranges: Ranges, method: Method, percentile: float
+) -> ActivationParams:
+    low, high = _bounds(group, grouping, ranges, method, percentile)
+    if not group.symmetric and len(group.fixed_ops) == 1:
+        fixed = FIXED_OUTPUT[next(iter(group.fixed_ops))]
+        if low >= fixed.low and high <= fixed.high + fixed.scale:  # 1.0 itself is one step above the top
+            return fixed
+    return activation_params(low, high, symmetric=group.symmetric)
