@@ -34,7 +34,7 @@ def constants(
     width = np.asarray(gamma).size
     lead = leading_bits(width)
     gain, offset, shift = affine(gamma, beta, result, lead - 2)
-    eps = max(1, round(width * width * epsilon / source**2))
+    eps = round(width * width * epsilon / source**2)  # 0 for wide steps; a row without variance counts as 1
     if eps >= 2**31:
         raise ValueError("normalization: epsilon is too large for its input scale")
     return gain, offset, np.array([eps, lead, shift], np.int32)
@@ -72,7 +72,7 @@ def affine(gamma: npt.ArrayLike, beta: npt.ArrayLike, result: tuple[float, int],
 class LayerNormS8:
     """x int8 [R, D], gain and offset int32 [D] -> y int8 [R, D].
 
-    With S = sum(x), V = D * sum(x^2) - S^2 + epsilon (D^2 times the variance) and
+    With S = sum(x), V = max(1, D * sum(x^2) - S^2 + epsilon) (D^2 times the variance) and
     `rstd = floor(2^30 / sqrt(V))`: `n = ((D * x - S) * 2^lead * rstd + 2^31) >> 32`,
     `y = sat8((n * gain + offset) >> shift)`; on Cortex-M4/M7 n is one SMMULR.
     """
@@ -108,7 +108,7 @@ class LayerNormS8:
 class RmsNormS8:
     """x int8 [R, D], gain and offset int32 [D] -> y int8 [R, D].
 
-    As `layer_norm_s8` with c = x - zx in place of x - mean: `V = D * sum(c^2) + epsilon`,
+    As `layer_norm_s8` with c = x - zx in place of x - mean: `V = max(1, D * sum(c^2) + epsilon)`,
     `n = (D * c * 2^lead * rstd + 2^31) >> 32`. The bounds are the same: |D * c| <= 255 * D, |n| <= sqrt(D).
     """
 
@@ -141,7 +141,7 @@ def _rows(name: str, types: Sequence[TensorType]) -> TensorType:
 def _normalized(centred: Int64, variance: Int64, gain: Int32, offset: Int32, params: Int32) -> Int8:
     """D times the centred values [R, D], D^2 times their mean square [R] -> y."""
     epsilon, lead, shift = (int(v) for v in params[:3])
-    rstd = np.array([math.isqrt(2**60 // (int(v) + epsilon)) for v in variance], np.int64)
+    rstd = np.array([math.isqrt(2**60 // max(int(v) + epsilon, 1)) for v in variance], np.int64)
     n = ((centred << lead) * rstd[:, None] + 2**31) >> 32
     return sat8((n * gain + offset) >> shift)
 
@@ -171,9 +171,12 @@ def _tir(T: Any, out: TensorType, about_mean: bool) -> Any:
                     squares[0] = squares[0] + T.Cast("int32", x[r, d]) * T.Cast("int32", x[r, d])
                 ratio[0] = T.truncdiv(
                     T.int64(2**60),
-                    T.int64(D) * T.Cast("int64", squares[0])
-                    - T.Cast("int64", total[0]) * T.Cast("int64", total[0])
-                    + T.Cast("int64", params[0]),
+                    T.max(
+                        T.int64(D) * T.Cast("int64", squares[0])
+                        - T.Cast("int64", total[0]) * T.Cast("int64", total[0])
+                        + T.Cast("int64", params[0]),
+                        T.int64(1),
+                    ),
                 )
             else:
                 total[0] = T.int32(D) * params[P - 1]
@@ -182,7 +185,8 @@ def _tir(T: Any, out: TensorType, about_mean: bool) -> Any:
                         T.Cast("int32", x[r, d]) - params[P - 1]
                     )
                 ratio[0] = T.truncdiv(
-                    T.int64(2**60), T.int64(D) * T.Cast("int64", squares[0]) + T.Cast("int64", params[0])
+                    T.int64(2**60),
+                    T.max(T.int64(D) * T.Cast("int64", squares[0]) + T.Cast("int64", params[0]), T.int64(1)),
                 )
             root[0] = T.int64(0)  # integer square root, a bit at a time from 2^30 down
             for i in range(31):
