@@ -63,9 +63,10 @@ def host_sources(folder: Path, prefix: str) -> list[Source]:
 
 
 def _model_sources(folder: Path, prefix: str) -> list[Source]:
-    names = [f"{prefix}.c", f"{prefix}_kernels.c", f"{prefix}_weights.c"]
+    names = [f"{prefix}_kernels.c", f"{prefix}_weights.c"]
     hand = sorted(p for p in (folder / "runtime" / "kernels").rglob("*") if p.suffix in (".c", ".S"))
-    return [*(Source(folder / n, "model") for n in names), *(Source(p, "kernels") for p in hand)]
+    model = [Source(folder / f"{prefix}.c", "model", small=True), *(Source(folder / n, "model") for n in names)]
+    return [*model, *(Source(p, "kernels") for p in hand)]
 
 
 def package_files(folder: Path, prefix: str) -> list[PackageFile]:

@@ -6,8 +6,8 @@ The bounds hold for every order of the steps and every placement of whole tensor
 - RAM: at the step that multiplies two values, what it reads and what it writes exist together; inputs lie in the
   arena when a run begins, outputs when it ends; state lives beside them all the time. Data movement and elementwise
   steps may be fused away or work in place, so that a value counts with its smallest form along such a chain.
-- Flash: weights as they are stored; in int8 an output channel also has a bias (4 B), a multiplier (4 B) and a shift
-  (1 B). Code and tables come on top.
+- Flash: weights as they are stored; in int8 an output channel also has a bias (4 B) and a multiplier (4 B).
+  Shifts, code and tables come on top.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Check:
         operators: how many nodes of each operator the canonical graph has.
         macs: multiply-accumulates of one run.
         weight_bytes: weights alone.
-        requantization_bytes: biases, multipliers and shifts of int8 layers (biases of float32 ones).
+        requantization_bytes: biases and multipliers of int8 layers (biases of float32 ones).
         ram_bound, ram_bound_at: the lower bound with the state, and the node or port where it is reached.
         state_bytes: the part of it that is state.
         ram_everything: all activations at once and the state: more than any plan needs, scratch aside.
@@ -225,7 +225,7 @@ class _Ledger:
             if axis is not None:
                 columns = node.op_type == "Gemm" and not any(a.name == "transB" and a.i for a in node.attribute)
                 channels[node.output[0]] = int(array.shape[1 if columns else axis])
-        each = 9 if integer else 0
+        each = 8 if integer else 0
         return sum(weights.values()), sum(channels.values()) * each
 
     def _weight_operands(self) -> Iterator[tuple[onnx.NodeProto, int]]:

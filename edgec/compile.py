@@ -17,8 +17,11 @@ from edgec.build import build, package_files
 from edgec.emit.model import Built
 from edgec.emit.package import write_package
 from edgec.errors import UnsupportedError, UsageError
-from edgec.kernels.select import Choice, select_kernels
+from edgec.kernels.select import Choice
+from edgec.kernels.share import share_equal
 from edgec.lower import lower_to_integers
+from edgec.lower.attention import fuse_attention
+from edgec.lower.fuse import fuse_dense
 from edgec.model import Model, save_model
 from edgec.passes.canonicalize import canonicalize
 from edgec.passes.float_form import float_form
@@ -27,8 +30,10 @@ from edgec.passes.support import require_supported
 from edgec.program import Program
 from edgec.quantize.options import Recipe
 from edgec.quantize.quantize import is_quantized, quantize
-from edgec.schedule.memories import place_in_memories
+from edgec.schedule.memories import arena_room, place_in_memories
 from edgec.schedule.problem import MemoryPlan
+from edgec.schedule.schedule import Wishes, schedule_program
+from edgec.schedule.tile import Goal
 from edgec.target import Target
 
 Precision = Literal["int8", "float32"]
@@ -46,6 +51,8 @@ class Options:
         calibration: samples of the inputs; needed to quantize a float model.
         recipe: how to quantize; the defaults without it.
         dump: directory that receives what each phase hands on, numbered.
+        optimize: what the scheduler goes for: least RAM, speed, or the least RAM that costs next to no speed.
+        ram: most bytes of RAM that the program may take, all counted; None for what the target has.
         packages: build systems (of `edgec.emit.package.LAYOUTS`) to lay the files out for.
     """
 
@@ -55,6 +62,8 @@ class Options:
     recipe: Recipe | None = None
     dump: Path | None = None
     packages: Sequence[str] = ()
+    optimize: Goal = "balanced"
+    ram: int | None = None
 
 
 def compile_model(
@@ -71,9 +80,11 @@ def compile_model(
         graph = prepare(model, options, dump)  # phases 1 and 2: one form for each operator; scales
         model.notes.extend(n for n in graph.notes if n not in model.notes)  # what the phases decided is told too
         program = lower_program(graph, model, options, progress, dump)  # phases 3 and 4: integers; through TVM
-        progress("select kernels, place in memory")
-        kernels = select_kernels(program, target.cpu.features, options.kernels)
-        plan, state, weights = place_in_memories(program, kernels, target)  # phase 5: offsets; checked
+        progress("select kernels, schedule, place in memory")
+        wishes = Wishes(options.optimize, arena_room(program, target, options.ram))
+        scheduled = schedule_program(program, target, options.kernels, wishes)  # phase 5: order, tile, overlap
+        program, kernels = scheduled.program, share_equal(scheduled.implementations)
+        plan, state, weights = place_in_memories(program, kernels, target)  # and offsets; checked
         dump.plan("5-plan.txt", plan)
         progress("emit C, compile, link")
         save_model(graph, part / MODEL_COPY)
@@ -98,7 +109,7 @@ def lower_program(graph: Model, original: Model, options: Options, progress: Pro
     progress("lower to integer operators")
     graph = device_layout(graph)  # phase 3: images channels-last; integer operators
     if options.precision == "int8":
-        graph = dump.model("3-integer", lower_to_integers(graph))
+        graph = dump.model("3-integer", fuse_dense(fuse_attention(lower_to_integers(graph))))
     else:
         graph = dump.model("3-float", float_form(graph))
     progress("import into TVM, generate C")

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Program: ordered calls over named tensors, what TVM's import and fusion leave and the scheduler places.
 
-A tensor that merely renames bytes of another (a reshape) is a view; everything that concerns memory looks at
-`Program.root`. State tensors are inputs whose bytes persist; the call that makes their successor writes there.
+A tensor that merely renames bytes of another (a reshape, a block of rows) is a view; everything that concerns memory
+looks at `Program.storage`. State tensors are inputs whose bytes persist; the call that makes their successor writes
+there. A scheduled program has loops: stretches of calls that run once for each block of rows.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgec.operators.integer import product
 from edgec.operators.record import TensorType
 
 C_TYPES = {
@@ -40,12 +42,16 @@ class Tensor:
         type: static shape and dtype.
         data: the values of a constant, else None.
         view_of: name of the tensor whose bytes these are, else None.
+        offset: bytes from the start of `view_of`.
+        step: bytes by which the view moves on with each turn of the loop that its calls are in.
     """
 
     name: str
     type: TensorType
     data: npt.NDArray[Any] | None = None
     view_of: str | None = None
+    offset: int = 0
+    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -125,9 +131,28 @@ class State:
     in_place: bool = True
 
 
+@dataclass(frozen=True)
+class Loop:
+    """The calls `[first, last)` run `count` times, over blocks of rows; `note` says of what, for people."""
+
+    first: int
+    last: int
+    count: int
+    note: str = ""
+
+
 @dataclass
 class Program:
-    """Calls in the order in which they run, and all that they touch; `macs` is the work of one run."""
+    """Calls in the order in which they run, and all that they touch.
+
+    Attributes:
+        macs: multiply-accumulates of one run.
+        loops: stretches of calls that repeat; they neither nest nor overlap, and are in order.
+        in_place: tensors that take the bytes of another one, which dies: name of the new -> name of the old.
+        anchors: tensors that begin inside another one, which dies: name of the new -> name of the old, bytes from its
+            beginning (negative: before it).
+        packed: tensors that hold another one in the layout that a kernel reads: name of the packed -> of the other.
+    """
 
     name: str
     tensors: dict[str, Tensor]
@@ -137,6 +162,10 @@ class Program:
     states: list[State]
     functions: dict[str, GeneratedFunction] = field(default_factory=dict)
     macs: int = 0
+    loops: list[Loop] = field(default_factory=list)
+    in_place: dict[str, str] = field(default_factory=dict)
+    anchors: dict[str, tuple[str, int]] = field(default_factory=dict)
+    packed: dict[str, str] = field(default_factory=dict)
 
     def root(self, name: str) -> str:
         """Name of the tensor that owns the bytes of `name`."""
@@ -145,12 +174,27 @@ class Program:
         return name
 
     def storage(self, name: str) -> str:
-        """Like `root`, but a state's successor that is written in place is the state itself."""
+        """Like `root`, but what is written in place of another tensor, or of a state, is that one."""
         root = self.root(name)
+        while (old := self.in_place.get(root)) is not None:
+            root = self.root(old)
         for state in self.states:
             if state.in_place and self.root(state.result) == root:
                 return self.root(state.source)
         return root
+
+    def operands(self, call: Call) -> tuple[str, ...]:
+        """The inputs of a call as its operator has them: what is packed for a kernel is the tensor that it holds."""
+        return tuple(self.packed.get(name, name) for name in call.inputs)
+
+    def window(self, name: str) -> tuple[int, int]:
+        """Bytes from the start of its root at which a view lies, and by which it moves on with each turn."""
+        views = [self.tensors[n] for n in _views(self, name)]
+        return sum(t.offset for t in views), sum(t.step for t in views)
+
+    def loop_at(self, step: int) -> Loop | None:
+        """The loop that the call at `step` is in."""
+        return next((loop for loop in self.loops if loop.first <= step < loop.last), None)
 
     def constants(self) -> list[Tensor]:
         """Constants that some call reads, in the order of first use."""
@@ -173,31 +217,59 @@ def live_ranges(program: Program) -> dict[str, tuple[int, int]]:
     first: dict[str, int] = {}
     last: dict[str, int] = {}
 
-    def touch(name: str, step: int) -> None:
+    def touch(name: str, step: int, stop: int) -> None:
         root = program.storage(name)
         if program.tensors[root].data is None and root not in persistent:
             first[root] = min(first.get(root, step), step)
-            last[root] = max(last.get(root, step + 1), step + 1)
+            last[root] = max(last.get(root, stop), stop)
 
     for port in program.inputs:
-        touch(port.tensor, 0)
+        touch(port.tensor, 0, 1)
     for step, call in enumerate(program.calls):
         for name in (*call.inputs, *call.outputs):
-            touch(name, step)
+            touch(name, step, step + 1)
     for port in program.outputs:
         root = program.storage(port.tensor)
         if root in last:
             last[root] = max(end, last[root])
         else:
-            touch(port.tensor, max(end - 1, 0))
+            touch(port.tensor, max(end - 1, 0), end)
+    for loop in program.loops:
+        for root in _kept_through(program, loop, first, last):
+            touch(root, loop.first, loop.last)
     return {name: (first[name], last[name]) for name in first}
+
+
+def _kept_through(program: Program, loop: Loop, first: Mapping[str, int], last: Mapping[str, int]) -> set[str]:
+    """Storage that outlives one turn of `loop`: touched outside of it, block by block, or read before it is written."""
+    kept: set[str] = set()
+    written: set[str] = set()
+    for call in program.calls[loop.first : loop.last]:
+        for name in (*call.inputs, *call.outputs):
+            root = program.storage(name)
+            if root not in first:
+                continue
+            moves = program.window(name)[1] != 0
+            outside = first[root] < loop.first or last[root] > loop.last
+            if moves or outside or (name in call.inputs and root not in written):
+                kept.add(root)
+        written |= {program.storage(name) for name in call.outputs}
+    return kept
+
+
+def _views(program: Program, name: str) -> list[str]:
+    """`name` and what it is a view of, down to the root."""
+    chain = [name]
+    while (parent := program.tensors[chain[-1]].view_of) is not None:
+        chain.append(parent)
+    return chain
 
 
 def evaluate(program: Program, values: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
     """Run an integer program with the operators' NumPy definitions (the oracle).
 
     Args:
-        program: every call must be an operator with a record.
+        program: every call must be an operator with a record, or pack for a kernel (which changes no value).
         values: arrays by tensor name for inputs and states, in device layout.
 
     Returns:
@@ -205,17 +277,36 @@ def evaluate(program: Program, values: Mapping[str, npt.NDArray[Any]]) -> dict[s
     """
     from edgec.operators import get_operator
 
-    env: dict[str, npt.NDArray[Any]] = {n: t.data for n, t in program.tensors.items() if t.data is not None}
-    env.update({name: np.asarray(array) for name, array in values.items()})
+    # The elements of every root, flat.
+    env: dict[str, npt.NDArray[Any]] = {n: t.data.ravel() for n, t in program.tensors.items() if t.data is not None}
 
-    def value(name: str) -> npt.NDArray[Any]:
-        if name not in env:
-            tensor = program.tensors[name]
-            if tensor.view_of is None:
-                raise KeyError(f"tensor {name} is read before it is written")
-            env[name] = value(tensor.view_of).reshape(tensor.type.shape)
-        return env[name]
+    def elements(name: str, turn: int) -> npt.NDArray[Any]:
+        """The elements of a tensor, flat: a window into its root's."""
+        tensor, root = program.tensors[name], program.root(name)
+        offset, step = program.window(name)
+        start = offset + turn * step
+        if root not in env:
+            raise KeyError(f"tensor {root} is read before it is written")
+        size = np.dtype(tensor.type.dtype).itemsize
+        data = env[root] if env[root].dtype == tensor.type.dtype else env[root].view(tensor.type.dtype)
+        return data[start // size : start // size + product(tensor.type.shape)]
 
-    for call in program.calls:
-        env[call.outputs[0]] = get_operator(call.op).run([value(n) for n in call.inputs], call.attrs)
-    return {name: value(name) for name in program.tensors}
+    def run(call: Call, turn: int) -> None:
+        if call.outputs[0] in program.packed:
+            return
+        inputs = [elements(n, turn).reshape(program.tensors[n].type.shape) for n in program.operands(call)]
+        kind = program.tensors[root := program.root(call.outputs[0])].type
+        env.setdefault(root, np.zeros(product(kind.shape), kind.dtype))
+        elements(call.outputs[0], turn)[:] = get_operator(call.op).run(inputs, call.attrs).ravel()
+
+    for name, array in values.items():
+        env[name] = np.array(array, program.tensors[name].type.dtype).ravel()
+    step = 0
+    while step < len(program.calls):
+        loop = program.loop_at(step) or Loop(step, step + 1, 1)
+        for turn in range(loop.count):
+            for call in program.calls[loop.first : loop.last]:
+                run(call, turn)
+        step = loop.last
+    known = [name for name in program.tensors if program.root(name) in env]
+    return {name: elements(name, 0).reshape(program.tensors[name].type.shape) for name in known}

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from edgec.artifact import Artifact, ArtifactPort
 from edgec.build import host_sources, includes
-from edgec.device.profile import Profile
+from edgec.device.profile import Cost, Profile
 from edgec.device.runner import HOST_LIBRARY, Runner, RunnerKind, open_runner
 from edgec.device.toolchain import build_host_library
 from edgec.errors import DeviceError, UsageError
@@ -29,10 +29,11 @@ def input_infos(artifact: Artifact) -> list[TensorInfo]:
     return [TensorInfo(p.name, p.shape, real_type(p)) for p in artifact.inputs]
 
 
-def open_artifact(artifact: Artifact, runner: RunnerKind | None = None) -> Runner:
+def open_artifact(artifact: Artifact, runner: RunnerKind | None = None, *, timing: bool = False) -> Runner:
     """A runner for the artifact: its target's own by default, or this machine (`host-c`).
 
-    Any artifact runs on this machine: the library is made from its C files at the first use.
+    Any artifact runs on this machine: the library is made from its C files at the first use. `timing` makes a
+    simulated board count flash traffic and estimate cycles.
 
     Raises:
         UsageError: a simulated board for a program without a board.
@@ -47,7 +48,7 @@ def open_artifact(artifact: Artifact, runner: RunnerKind | None = None) -> Runne
         folder = artifact.path / "host"
         if not (folder / HOST_LIBRARY).exists():
             _build_host(artifact, folder)
-    opened = open_runner(folder, kind, target, symbol=artifact.manifest["run_symbol"])
+    opened = open_runner(folder, kind, target, symbol=artifact.manifest["run_symbol"], timing=timing)
     if opened.model_id != artifact.manifest["model_id"]:
         opened.close()
         raise DeviceError(
@@ -110,7 +111,8 @@ def run_artifact(
 def profile_artifact(
     artifact: Artifact, samples: Mapping[str, Array] | None = None, runner: RunnerKind | None = None
 ) -> dict[str, Any]:
-    """Measure one run: exact instructions by operator on a simulated board, seconds on this machine.
+    """Measure one run: exact instructions and flash traffic by operator on a simulated board, with an estimate of
+    cycles (docs/cycles.md); seconds on this machine.
 
     Args:
         artifact: the compiled program.
@@ -119,7 +121,7 @@ def profile_artifact(
     Raises:
         DeviceError: the measured stack exceeds the static bound, or the calls are not the manifest's.
     """
-    with open_artifact(artifact, runner) as device:
+    with open_artifact(artifact, runner, timing=True) as device:
         device.reset()
         feeds = []
         for port in artifact.inputs:
@@ -145,6 +147,9 @@ def _report(artifact: Artifact, measured: Profile) -> dict[str, Any]:
     if measured.operators and counted != calls:
         raise DeviceError("the firmware's calls are not those of the manifest", hint="compile it again")
     counts: list[int] | list[None] = [o.instructions for o in measured.operators] or [None] * len(calls)
+    costs = [o.cost for o in measured.operators] or [None] * len(calls)
+    clock = artifact.target.cpu.clock_hz
+    total = measured.cost
     return {
         "model": manifest["model"],
         "target": manifest["target"],
@@ -153,7 +158,8 @@ def _report(artifact: Artifact, measured: Profile) -> dict[str, Any]:
         "overhead": measured.overhead,
         "cycles": measured.cycles,
         "seconds": measured.seconds,
-        "flash_bytes_read": None,
+        **_estimate(total),
+        "milliseconds_estimate": 1000 * total.cycles / clock if total and clock else None,
         "stack_bytes": measured.stack_bytes,
         "operators": [
             {
@@ -162,11 +168,23 @@ def _report(artifact: Artifact, measured: Profile) -> dict[str, Any]:
                 "instructions": n,
                 "macs": o["macs"],
                 "kernel": manifest["kernels"][o["name"]],
-                "flash_bytes_read": None,
-                "cycles_estimate": None,
+                **_estimate(cost),
             }
-            for o, n in zip(manifest["operators"], counts, strict=True)
+            for o, n, cost in zip(manifest["operators"], counts, costs, strict=True)
         ],
+    }
+
+
+def _estimate(cost: Cost | None) -> dict[str, Any]:
+    """What a report says of flash traffic and cycles: None where it was not measured."""
+    if cost is None:
+        return {"flash_bytes_read": None, "flash_bytes_fetched": None, "cycles_estimate": None}
+    return {
+        "flash_bytes_read": sum(f.read for f in cost.flash),
+        "flash_bytes_fetched": sum(f.fetched for f in cost.flash),
+        "flash": {f.region: {"bytes_read": f.read, "bytes_fetched": f.fetched} for f in cost.flash},
+        "cycles_estimate": cost.cycles,
+        "cycles_estimate_parts": {"issue": cost.issue, "branch": cost.branch, "memory": cost.memory},
     }
 
 

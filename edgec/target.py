@@ -63,8 +63,22 @@ class Enable:
 
 
 @dataclass(frozen=True)
+class Accelerator:
+    """A small cache between the core and its flash: bytes of a line, lines of code and of data, next line ahead."""
+
+    line: int
+    code_lines: int
+    data_lines: int
+    prefetch: bool
+
+
+@dataclass(frozen=True)
 class Region:
-    """One memory; sizes in bytes. `controller` names the peripheral behind an external memory, else None."""
+    """One memory; sizes in bytes. `controller` names the peripheral behind an external memory, else None.
+
+    `line_cycles` are cycles of the core for one cache line from it, alone and after the line before, where the wait
+    states do not tell.
+    """
 
     name: str
     origin: int
@@ -73,6 +87,8 @@ class Region:
     wait_states: int
     controller: str | None = None
     enable: Enable | None = None
+    line_cycles: tuple[int, int] | None = None
+    accelerator: Accelerator | None = None
 
     @property
     def end(self) -> int:
@@ -319,6 +335,8 @@ def _region(fields: Fields, origins: dict[str, int]) -> Region:
         fields.integer("wait_states", low=0),
         fields.choice("controller", tuple(origins), optional=True),
         _enable(fields, origins),
+        _line_cycles(fields),
+        _accelerator(fields),
     )
     for key, value in (("origin", region.origin), ("size", region.size)):
         if value % 1024:
@@ -327,6 +345,28 @@ def _region(fields: Fields, origins: dict[str, int]) -> Region:
         raise fields.error("size", f"ends at {region.end:#x}, beyond the 32-bit address space")
     fields.finish()
     return region
+
+
+def _line_cycles(fields: Fields) -> tuple[int, int] | None:
+    if not fields.has("line_cycles"):
+        return None
+    inner = fields.table("line_cycles")
+    cycles = inner.integer("first", low=0, high=10_000), inner.integer("next", low=0, high=10_000)
+    inner.finish()
+    return cycles
+
+
+def _accelerator(fields: Fields) -> Accelerator | None:
+    if not fields.has("accelerator"):
+        return None
+    inner = fields.table("accelerator")
+    line = inner.integer("line", low=4, high=64)
+    if line & (line - 1):
+        raise inner.error("line", f"{line} is not a power of two")
+    lines = inner.integer("code_lines", low=1, high=2048), inner.integer("data_lines", low=1, high=2048)
+    accelerator = Accelerator(line, *lines, bool(inner.integer("prefetch", low=0, high=1)))
+    inner.finish()
+    return accelerator
 
 
 def _peripheral(fields: Fields, origins: dict[str, int]) -> Peripheral:

@@ -15,9 +15,9 @@ import onnx
 from edgec.build import build
 from edgec.device.runner import HOST_LIBRARY, open_runner
 from edgec.emit.model import Built
-from edgec.kernels.select import Implementation, select_kernels
+from edgec.kernels.select import PREPARE, Implementation, select_kernels
 from edgec.model import Model
-from edgec.operators import Case, Operator, TensorType
+from edgec.operators import Case, Operator, TensorType, get_operator
 from edgec.program import Call, Port, Program, Tensor
 from edgec.schedule.memories import place_in_memories
 from edgec.target import Target
@@ -68,12 +68,15 @@ class Batch:
         The copy writes an output of its own, `<case>.tvm`, and is built as with `--kernels tvm`.
         """
         auto = select_kernels(self.program, features, "auto")
+        twins = Program("twins", self.program.tensors, [], [], [], [], self.program.functions)
         for call, implementation in zip(tuple(self.program.calls), auto, strict=True):
-            if implementation.kind == "hand":
+            if implementation.kind == "hand" and call.op != PREPARE:
+                given = tuple(f"{call.name}.{role}" for role in get_operator(call.op).inputs)  # and nothing prepared
                 again = f"{call.name}.tvm"
                 self._output(again, self.program.tensors[call.outputs[0]].type)
-                self.program.calls.append(Call(again, call.op, call.function, call.inputs, (again,), call.attrs))
-        return [*auto, *select_kernels(self.program, features, "tvm")[len(auto) :]]
+                twins.calls.append(Call(again, call.op, call.function, given, (again,), call.attrs))
+        self.program.calls += twins.calls
+        return [*auto, *select_kernels(twins, features, "tvm")]
 
 
 def build_batch(batch: Batch, implementations: Sequence[Implementation], target: Target, folder: Path) -> Built:
@@ -118,6 +121,12 @@ class HostFunctions:
                 size = 0 if packed else implementation.scratch[int(argument.split()[1])]
                 keep.append(np.ascontiguousarray(packed.values) if packed else np.zeros(size // 4 + 1, np.int32))
                 arguments.append(ctypes.c_void_p(keep[-1].ctypes.data))
+            elif argument not in places:  # a prepared input: by its own step, into memory of its own
+                packer = next(i for i, c in enumerate(self._built.program.calls) if argument in c.outputs)
+                keep.append(np.zeros(self._built.program.tensors[argument].type.bytes // 4, np.int32))
+                address = keep[-1].ctypes.data
+                self.call(packer, {**places, argument: address})
+                arguments.append(ctypes.c_void_p(address))
             else:
                 arguments.append(ctypes.c_void_p(places[argument]))
         function = getattr(self._library, name)

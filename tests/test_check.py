@@ -83,7 +83,7 @@ def test_figures_by_hand(tmp_path: Path) -> None:
     g.dense(g.op("Relu", g.dense("x", 100, 50)), 50, 7, out="y")
     check = check_model(load_model(g.save(tmp_path / "m.onnx", {"x": (1, 100)}, {"y": (1, 7)})), load_target("host-c"))
     assert check.macs == check.weight_bytes == 100 * 50 + 50 * 7
-    assert check.requantization_bytes == (50 + 7) * (4 + 4 + 1)
+    assert check.requantization_bytes == (50 + 7) * (4 + 4)
     assert check.ram_bound == 150  # the first layer's input and output
     assert check.verdict == "fits"
 

@@ -124,9 +124,11 @@ def test_stream_follows_the_float_model(tmp_path: Path) -> None:
     model = two_states()
     x = _samples(model, steps=200)
     wanted = np.array([step["y"] for step in run_stream(model, x)]).reshape(200, -1)
-    got = run_artifact(_compiled(model, tmp_path, "host-c"), x)["y"].reshape(wanted.shape)
+    # Calibrated on this very stream: a state beyond its range would be cut, whatever the arithmetic.
+    artifact = compile_model(model, load_target("host-c"), tmp_path / "host-c", Options(calibration=x))
+    got = run_artifact(artifact, x)["y"].reshape(wanted.shape)
     cosine = float((got * wanted).sum() / (np.linalg.norm(got) * np.linalg.norm(wanted)))
-    assert cosine >= 0.99
+    assert cosine >= 0.999
 
 
 def test_states_are_in_place_where_order_allows_and_copied_where_not() -> None:

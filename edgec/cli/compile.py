@@ -47,6 +47,14 @@ class Package(enum.StrEnum):
     CUBE = "cube"
 
 
+class Optimize(enum.StrEnum):
+    """Goals of the scheduler."""
+
+    BALANCED = "balanced"
+    RAM = "ram"
+    SPEED = "speed"
+
+
 class Kernels(enum.StrEnum):
     """Which kernels may run."""
 
@@ -69,6 +77,13 @@ def command(
     max_loss: MaxLoss = None,
     labels: Labels = None,
     kernels: Annotated[Kernels, typer.Option(help="tvm builds without hand-written kernels.")] = Kernels.AUTO,
+    optimize: Annotated[
+        Optimize,
+        typer.Option(help="ram: the least; speed: fewest instructions; balanced: the least RAM at nearly that speed."),
+    ] = Optimize.BALANCED,
+    ram: Annotated[
+        int | None, typer.Option(metavar="BYTES", min=0, help="Most RAM that the program may take, all counted.")
+    ] = None,
     package: Annotated[
         list[Package] | None,
         typer.Option(help="Lay the files out for this build system, in DIR/package-NAME (repeatable)."),
@@ -92,7 +107,9 @@ def command(
     from edgec.compile import Options, compile_model
 
     packages = [p.value for p in package or ()]
-    options = Options(precision.value, kernels.value, samples, recipe, dump=dump, packages=packages)
+    options = Options(
+        precision.value, kernels.value, samples, recipe, dump=dump, packages=packages, optimize=optimize.value, ram=ram
+    )
     artifact = compile_model(loaded, chosen, out, options, tell)
     if json_:
         print_json(artifact.manifest)

@@ -54,14 +54,31 @@ def render(report: dict[str, Any], most: int | None = None) -> str:
             f"{100 * o['instructions'] / total:.1f} %" if total else "-",
             count(o["macs"] or None),
             f"{o['instructions'] / o['macs']:.2f}" if total and o["macs"] else "-",
+            count(o["flash_bytes_read"]),
+            count(o["cycles_estimate"]),
         )
         for o in operators
     ]
     head = f"{report['model']['name']} on {report['target']}, measured on {report['measured_on']}: "
     parts = [f"{count(total)} instructions"] if total is not None else []
+    if report["cycles_estimate"] is not None:
+        parts.append(
+            f"an estimate of {count(report['cycles_estimate'])} cycles ({report['milliseconds_estimate']:.2f} ms)"
+        )
+        parts.append(f"{count(report['flash_bytes_read'])} B of data read from flash")
     if report["seconds"] is not None:
         parts.append(f"{1000 * report['seconds']:.3f} ms")
     if report["stack_bytes"] is not None:
         parts.append(f"{report['stack_bytes']:,} B of stack")
-    columns = ("node", "operator", "kernel", "instructions", "share", "MAC", "per MAC")
-    return head + ", ".join(parts) + "\n" + table(columns, rows, right=(3, 4, 5, 6))
+    columns = (
+        "node",
+        "operator",
+        "kernel",
+        "instructions",
+        "share",
+        "MAC",
+        "per MAC",
+        "flash B read",
+        "cycles, estimate",
+    )
+    return head + ", ".join(parts) + "\n" + table(columns, rows, right=(3, 4, 5, 6, 7, 8))

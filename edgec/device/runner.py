@@ -67,7 +67,13 @@ class Runner(Protocol):
 
 
 def open_runner(
-    artifact_dir: Path, kind: RunnerKind, target: Target, *, symbol: str | None = None, alignment: bool = True
+    artifact_dir: Path,
+    kind: RunnerKind,
+    target: Target,
+    *,
+    symbol: str | None = None,
+    alignment: bool = True,
+    timing: bool = False,
 ) -> Runner:
     """Load the program of an artifact directory.
 
@@ -78,6 +84,7 @@ def open_runner(
         symbol: the run function whose calls are the operators; by default `run_symbol` of
             `manifest.json`.
         alignment: sim only: trap multi-word accesses off a word boundary, as hardware does (half the speed).
+        timing: sim only: count the bytes read from flash and estimate cycles; instruction counts stay the same.
 
     Raises:
         DeviceError: a file is missing, the simulator does not start, or the board does not answer.
@@ -89,7 +96,7 @@ def open_runner(
     from edgec.device.sim_runner import SimRunner
 
     elf = _existing(artifact_dir / FIRMWARE_ELF)
-    return SimRunner(elf, target, symbol or _run_symbol(artifact_dir), alignment=alignment)
+    return SimRunner(elf, target, symbol or _run_symbol(artifact_dir), alignment=alignment, timing=timing)
 
 
 def check_inputs(expected: Sequence[TensorBytes], inputs: Sequence[bytes]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from edgec.device.profile import OperatorCount, Profile
+from edgec.device.profile import Cost, FlashTraffic, OperatorCount, Profile
 from edgec.device.serial_program import SerialProgram
 from edgec.device.transport import Transport
 from edgec.errors import DeviceError
@@ -28,14 +28,14 @@ class SimRunner:
     """Starts `edgec.device.board_sim` on an ELF file.
 
     `alignment` traps multi-word accesses off a word boundary, as hardware does; the engine alone does not, and the
-    check costs about half of its speed.
+    check costs about half of its speed. `timing` adds flash traffic and the cycle estimate to profiles.
 
     Raises:
         DeviceError: it does not start, or the firmware faults; the message names access, address and C
         symbol.
     """
 
-    def __init__(self, elf: Path, target: Target, symbol: str, *, alignment: bool = True) -> None:
+    def __init__(self, elf: Path, target: Target, symbol: str, *, alignment: bool = True, timing: bool = False) -> None:
         if target.console is None:
             raise DeviceError(f"{target.name} is not a board", hint="the runner host-c")
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
@@ -45,7 +45,7 @@ class SimRunner:
         command = [sys.executable, "-m", "edgec.device.board_sim", "--elf", str(elf), "--target", name]
         command += ["--symbol", symbol]
         self._process = subprocess.Popen(
-            [*command, *(("--alignment",) if alignment else ())],
+            [*command, *(("--alignment",) if alignment else ()), *(("--timing",) if timing else ())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -88,7 +88,9 @@ class SimRunner:
     def profile(self) -> Profile:
         """Exact instruction counts of the last run."""
         counts = self._counts()
-        operators = tuple(OperatorCount(o["index"], o["symbol"], o["instructions"]) for o in counts["operators"])
+        operators = tuple(
+            OperatorCount(o["index"], o["symbol"], o["instructions"], _cost(o["cost"])) for o in counts["operators"]
+        )
         return Profile(
             "simulator",
             counts["runs"],
@@ -96,6 +98,7 @@ class SimRunner:
             overhead=counts["overhead"],
             operators=operators,
             stack_bytes=self._stack_bytes(counts),
+            overhead_cost=_cost(counts["overhead_cost"]),
         )
 
     def _counts(self) -> Any:
@@ -192,3 +195,10 @@ class SimRunner:
                 have=message.get("have"),
                 hint=message.get("hints"),
             )
+
+
+def _cost(counted: dict[str, Any] | None) -> Cost | None:
+    if counted is None:
+        return None
+    flash = tuple(FlashTraffic(name, read, fetched) for name, (read, fetched) in counted["flash"].items())
+    return Cost(counted["issue"], counted["branch"], counted["memory"], flash)

@@ -62,6 +62,8 @@ class Source:
     group: str
     warnings: bool = True
     """Whether our own warnings apply as errors (not to C that another tool generates)."""
+    small: bool = False
+    """Compiled for size: a run only calls. A call stays one place in the program, which profiles count by."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,23 @@ def build_host_library(sources: Sequence[Source], includes: Sequence[Path], out_
     return library
 
 
+def cached_host_library(sources: Sequence[Source], folder: str, includes: Sequence[Path] = ()) -> Path:
+    """`build_host_library` for a library of the tool's own: kept in the cache's `folder`, built if anything changed.
+
+    Raises:
+        DeviceError: as `build_host_library`, or the cache cannot be written.
+    """
+    recipe = "\0".join([toolchain_version(), *host_flags(), _headers_digest(includes)])
+    digest = hashlib.sha256(recipe.encode())
+    for source in sources:
+        digest.update(b"\0" + source.path.read_bytes())
+    path = cache_dir() / folder / f"{sources[0].path.stem}-{digest.hexdigest()[:24]}.so"
+    if not path.exists():
+        with _workplace(path.parent) as part:
+            build_host_library(sources, includes, Path(part)).replace(path)
+    return path
+
+
 @functools.cache
 def host_flags() -> tuple[str, ...]:
     """Compiler flags for this machine."""
@@ -205,7 +224,12 @@ def compile_objects(sources: Sequence[Source], includes: Sequence[Path], flags: 
 
 
 def _compile(source: Source, includes: Sequence[Path], flags: Sequence[str], headers: str) -> Path:
-    flags = [*flags, *_GROUP_FLAGS.get(source.group, ()), *(_WARNINGS if source.warnings else ("-w",))]
+    flags = [
+        *flags,
+        *_GROUP_FLAGS.get(source.group, ()),
+        *(("-O1", "-fno-unroll-loops") if source.small else ()),
+        *(_WARNINGS if source.warnings else ("-w",)),
+    ]
     try:
         text = source.path.read_bytes()
     except OSError as error:

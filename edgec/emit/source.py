@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 
 from edgec.emit.header import init_parameters
-from edgec.emit.model import ARENA_ALIGNMENT, LICENSE, Built, shape_text
+from edgec.emit.model import ARENA_ALIGNMENT, LICENSE, TURN, Built, shape_text
 from edgec.emit.names import comment
 from edgec.operators.integer import product
 from edgec.program import C_TYPES, Call, State
@@ -94,7 +94,15 @@ def _run(built: Built) -> list[str]:
     body: list[str] = []
     width = len(str(len(built.program.calls)))
     for step, call in enumerate(built.program.calls):
-        body += ["", f"    /* {step + 1:>{width}}  {_description(built, call)} */", *_call(built, step)]
+        loop = built.program.loop_at(step)
+        if loop is not None and step == loop.first:
+            body += ["", f"    for (int32_t {TURN} = 0; {TURN} < {loop.count}; ++{TURN}) {{ /* {comment(loop.note)} */"]
+        elif loop is None:
+            body.append("")
+        indent = "    " if loop is None else "        "
+        body += [f"{indent}/* {step + 1:>{width}}  {_description(built, call)} */", *_call(built, step, indent)]
+        if loop is not None and step == loop.last - 1:
+            body.append("    }")
     text = "\n".join(body)
     for variable in (*map(built.arena_variable, built.arenas), "state"):
         if re.search(rf"(^ +|\(){variable}[ )]", text, re.MULTILINE):
@@ -116,24 +124,24 @@ def _description(built: Built, call: Call) -> str:
     return f"{comment(call.name)}  {comment(call.op)}  {inputs or 'constants'} -> {outputs}"
 
 
-def _call(built: Built, step: int) -> list[str]:
+def _call(built: Built, step: int, indent: str) -> list[str]:
     """The call, its arguments on as few lines as fit."""
     implementation = built.implementations[step]
     function = implementation.function
     if implementation.kind == "tvm":
         function = f"{built.prefix}_{function}"
     arguments = [built.argument(step, a) for a in implementation.arguments]
-    one = f"    {function}({', '.join(arguments)});"
+    one = f"{indent}{function}({', '.join(arguments)});"
     if len(one) <= WIDTH:
         return [one]
-    lines, row = [f"    {function}("], ""
+    lines, row = [f"{indent}{function}("], ""
     for i, argument in enumerate(arguments):
         text = argument + (");" if i == len(arguments) - 1 else ",")
-        if row and len(row) + len(text) + 9 > WIDTH:
-            lines.append(f"        {row}")
+        if row and len(row) + len(text) + len(indent) + 5 > WIDTH:
+            lines.append(f"{indent}    {row}")
             row = ""
         row = f"{row} {text}".lstrip()
-    return [*lines, f"        {row}"]
+    return [*lines, f"{indent}    {row}"]
 
 
 def _state(built: Built) -> list[str]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,6 @@ from edgec.operators import get_operator
 from edgec.operators.integer import INT32_MAX
 from edgec.operators.record import TensorType
 
-_WINDOWS = 4
 _CHANNELS = 4
 MOST_TAPS = 25
 """EDGEC_DEPTHWISE_TAPS of edgec_kernels.h."""
@@ -40,14 +40,53 @@ class Conv2dS8Dsp(HandKernel):
         """Weights and requantization of the dense layer, and the geometry."""
         return (*_LINEAR.pack(_as_linear(call)), _geometry(call, self.op, call.types["w"].shape[1:3]))
 
+    def overlap_block_rows(self, call: Call) -> int | None:
+        """A panel of windows, whole blocks of four, is packed before it is multiplied."""
+        return _LINEAR.overlap_block_rows(call)
+
     def scratch_bytes(self, call: Call) -> int:
-        """The panel of a dense layer of four rows, and four windows."""
-        k = _as_linear(call).types["x"].shape[1]
-        return 8 * _WINDOWS * -(-k // 4) + _WINDOWS * k
+        """The panel of the dense layer, and a window of bytes where words would hold channels of two taps."""
+        linear, in_bytes = _as_linear(call), call.types["x"].shape[2] % 4 != 0
+        return _LINEAR.scratch_bytes(linear) + (4 * -(-linear.types["x"].shape[1] // 4) if in_bytes else 0)
 
     def arguments(self, call: Call) -> tuple[str | int, ...]:
         """In the order of the prototype."""
-        return ("x", "weights", "requantize", "geometry", "y", "scratch")
+        rows, panel_rows = _output(call, self.op).shape[0], _LINEAR.panel_rows(_as_linear(call))
+        return ("x", "weights", "requantize", "geometry", "y", 0, rows, panel_rows, "scratch")
+
+
+@hand_kernel
+class PointwiseConv2dS8Dsp(HandKernel):
+    """conv2d_s8 of one tap at every pixel: linear_s8_dsp itself, whose rows are the pixels."""
+
+    name = "conv2d_1x1_s8_dsp"
+    op = "conv2d_s8"
+    needs = LinearS8Dsp.needs
+    function = LinearS8Dsp.function
+    sources = LinearS8Dsp.sources
+
+    def accepts(self, call: Call) -> str | None:
+        """What the dense layer accepts."""
+        attrs = call.attrs
+        if call.types["w"].shape[1:3] != (1, 1) or max(*attrs["strides"], attrs.get("group", 1)) > 1:
+            return "windows that are not the pixels one by one"
+        return "padding" if any(attrs["pads"]) else _LINEAR.accepts(_as_linear(call))
+
+    def pack(self, call: Call) -> tuple[Packed, ...]:
+        """As the dense layer."""
+        return _LINEAR.pack(_as_linear(call))
+
+    def overlap_block_rows(self, call: Call) -> int | None:
+        """As the dense layer: of an image's last axis, rows are pixels."""
+        return _LINEAR.overlap_block_rows(call)
+
+    def scratch_bytes(self, call: Call) -> int:
+        """As the dense layer."""
+        return _LINEAR.scratch_bytes(_as_linear(call))
+
+    def arguments(self, call: Call) -> tuple[str | int, ...]:
+        """As the dense layer."""
+        return _LINEAR.arguments(_as_linear(call))
 
 
 @hand_kernel
@@ -86,6 +125,10 @@ class DepthwiseConv2dS8Dsp(HandKernel):
             _geometry(call, self.op, w.shape[:2]),
         )
 
+    def overlap_block_rows(self, call: Call) -> int | None:
+        """Pixel by pixel, and of these channel by channel."""
+        return 0
+
     def scratch_bytes(self, call: Call) -> int:
         """A row of zero points."""
         return call.types["x"].shape[2]
@@ -117,4 +160,5 @@ def _as_linear(call: Call) -> Call:
     rows, columns, _ = _output(call, Conv2dS8Dsp.op).shape
     types = {**call.types, "x": TensorType((rows * columns, flat.shape[1]), "int8"), "w": TensorType.of(flat)}
     constants = {**call.constants, "w": flat, "params": call.constants["params"][1:]}
-    return Call(types, constants, {"wide": call.attrs.get("wide", 0)})
+    attrs = {"wide": call.attrs.get("wide", 0)}
+    return dataclasses.replace(call, types=types, constants=constants, attrs=attrs)

@@ -23,19 +23,24 @@ SMLAD on the sign-extended low bytes (SXTB16) sums `P0`; one load and one extens
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import numpy.typing as npt
 
-from edgec.kernels.registry import Call, HandKernel, Packed, hand_kernel
+from edgec.kernels.registry import Call, HandKernel, Machine, Packed, hand_kernel
 from edgec.operators.integer import INT8_MAX, INT8_MIN, INT32_MAX, INT32_MIN, Int8, Int32, Int64
+from edgec.operators.linear import SUM_POINT, scaled_sum
 from edgec.operators.record import Array
 
 _PAIR_SUM_LIMIT = 2**23
 """An odd column's sum lies in [-limit, limit)."""
 _GROUP = 4
 """K is filled up with zeros to a multiple of this: one word of int8 activations."""
-_RECORD_WORDS = 5
-_BLOCK_ROWS = (4, 2, 1)
+_BLOCK_ROWS = 4
+MOST_PANEL_ROWS = 16
+MOST_PANEL_BYTES = 4096
+_SOURCES = ("linear/linear_s8_dsp_layer.c", "linear/linear_s8_dsp_blocks.S")
 
 
 def lane_overflows(w: Int8) -> list[int]:
@@ -72,28 +77,37 @@ def pack_pairs(w: Int8) -> npt.NDArray[np.uint32]:
 
 
 def pack_requantize(bias: Int32, mult: Int32, shift: Array) -> Int32:
-    """What a column pair is requantized with, int32 [2*ceil(N/4), 5].
+    """What column pairs are requantized with, int32 [1 + 2*ceil(N/4)*words]: `words`, then a record a pair.
 
-    A record is {bias even, bias odd, 2*mult even, 2*mult odd, shift even | shift odd << 8}: SMMULR by 2*M is
-    `(acc*M + 2^30) >> 31`. The number of records is even since the one-row kernel takes two pairs at a time.
+    A record is {bias odd, 2*mult even, 2*mult odd, bias even}: SMMULR by 2*M is `(acc*M + 2^30) >> 31`. Where any
+    column has a shift, all records have a fifth word {shift even | shift odd << 8}. The number of records is even
+    since the one-row kernel takes two pairs at a time.
     """
     n = bias.shape[0]
     columns = np.zeros((3, -(-n // 4) * 4), np.int64)
     columns[:, :n] = bias, 2 * mult.astype(np.int64), shift
     biases, mults, shifts = columns.reshape(3, -1, 2)
-    records = np.concatenate([biases, mults, shifts[:, :1] | shifts[:, 1:] << 8], axis=1)
-    return records.astype(np.int32)
+    records = np.concatenate([biases[:, 1:], mults, biases[:, :1], shifts[:, :1] | shifts[:, 1:] << 8], axis=1)
+    records = records if shifts.any() else records[:, :4]
+    return np.concatenate([[records.shape[1]], records.ravel()]).astype(np.int32)
 
 
-@hand_kernel
-class LinearS8Dsp(HandKernel):
-    """linear_s8 with the pair trick, narrow requantization."""
+def panel_rows(rows: int, k: int, weight_bytes: int, machine: Machine) -> int:
+    """How many rows to widen together, a multiple of 4: the weights are read once for all of them.
 
-    name = "linear_s8_dsp"
-    op = "linear_s8"
+    One block of 4 where reading the weights again costs nothing: from memory without wait states, or out of a data
+    cache that holds them beside the activations. Else as many as there are, up to 16 and 4 KiB of scratch.
+    """
+    cheap = machine.flash_wait_states == 0 or 2 * weight_bytes <= machine.data_cache
+    return 4 if cheap else max(4, min(rows, MOST_PANEL_ROWS, MOST_PANEL_BYTES // (2 * _padded(k))) // 4 * 4)
+
+
+class _Dense(HandKernel):
+    """What the dense layers share: the pair trick, narrow requantization."""
+
     needs = frozenset({"dsp"})
-    function = "edgec_linear_s8_dsp"
-    sources = ("linear/linear_s8_dsp.c", "linear/linear_s8_dsp_blocks.S")
+    arrays: ClassVar[tuple[str, ...]]
+    """The pointers before y."""
 
     def accepts(self, call: Call) -> str | None:
         """See the proof above; wide requantization is left to the generated kernel."""
@@ -120,20 +134,79 @@ class LinearS8Dsp(HandKernel):
             Packed(
                 "requantize",
                 pack_requantize(constants["bias"], constants["mult"], constants["shift"]),
-                "[n/2]: bias, bias, 2*mult, 2*mult, shifts",
+                "words of a record; [n/2]: bias odd, 2*mult even, 2*mult odd, bias even, shifts if any",
             ),
         )
 
+    def panel_rows(self, call: Call) -> int:
+        """Rows that are widened together: what the schedule asks, else by the machine."""
+        rows, k = call.types["x"].shape
+        return call.panel_rows or panel_rows(rows, k, call.types["w"].bytes, call.machine)
+
+    def overlap_block_rows(self, call: Call) -> int | None:
+        """A panel, which is read whole before a byte of its rows is written, is whole blocks of four rows."""
+        return _BLOCK_ROWS
+
     def scratch_bytes(self, call: Call) -> int:
-        """One block of activations in 16 bits: as many rows as the largest block that M has."""
+        """A panel of activations in 16 bits; fewer than four rows go two at a time, or alone."""
         m, k = call.types["x"].shape
-        return 2 * _padded(k) * next(rows for rows in _BLOCK_ROWS if rows <= m)
+        rows = min(m // 4 * 4, self.panel_rows(call)) if m >= 4 else min(m, 2)
+        return 2 * _padded(k) * rows
 
     def arguments(self, call: Call) -> tuple[str | int, ...]:
         """In the order of the prototype."""
         (m, k), n = call.types["x"].shape, call.types["w"].shape[0]
         zero_point = int(call.constants["params"][0])
-        return ("x", "weights", "requantize", "y", m, k, n, zero_point, "scratch")
+        return (*self.arrays, "y", m, k, n, zero_point, self.panel_rows(call), "scratch")
+
+
+@hand_kernel
+class LinearS8Dsp(_Dense):
+    """linear_s8 with the pair trick, narrow requantization."""
+
+    name = "linear_s8_dsp"
+    op = "linear_s8"
+    function = "edgec_linear_s8_dsp"
+    sources = ("linear/linear_s8_dsp.c", *_SOURCES)
+    arrays = ("x", "weights", "requantize")
+
+
+@hand_kernel
+class LinearTableS8Dsp(_Dense):
+    """linear_table_s8: linear_s8_dsp with a look-up behind the requantization."""
+
+    name = "linear_table_s8_dsp"
+    op = "linear_table_s8"
+    function = "edgec_linear_table_s8_dsp"
+    sources = ("linear/linear_table_s8_dsp.c", *_SOURCES)
+    arrays = ("x", "weights", "requantize", "table")
+
+    def pack(self, call: Call) -> tuple[Packed, ...]:
+        """The layer's arrays and the table as it is."""
+        return (*super().pack(call), Packed("table", call.constants["table"], "[256]: results for -128, -127, ..."))
+
+
+@hand_kernel
+class LinearAddS8Dsp(_Dense):
+    """linear_add_s8: linear_s8_dsp with a residual added behind the requantization."""
+
+    name = "linear_add_s8_dsp"
+    op = "linear_add_s8"
+    function = "edgec_linear_add_s8_dsp"
+    sources = ("linear/linear_add_s8_dsp.c", *_SOURCES)
+    arrays = ("x", "residual", "weights", "requantize", "sum")
+
+    def accepts(self, call: Call) -> str | None:
+        """The sum needs its multipliers at a fixed binary point."""
+        if scaled_sum(call.constants["params"][1:]) is None:
+            return f"a sum that does not fit 32 bits with {SUM_POINT} bits behind the point"
+        return super().accepts(call)
+
+    def pack(self, call: Call) -> tuple[Packed, ...]:
+        """The layer's arrays and what the sum is made with."""
+        scaled = scaled_sum(call.constants["params"][1:])
+        assert scaled is not None
+        return (*super().pack(call), Packed("sum", scaled, f"multipliers and offset with {SUM_POINT} binary digits"))
 
 
 def _padded(k: int) -> int:

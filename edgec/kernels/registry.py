@@ -18,7 +18,29 @@ from typing import Any, ClassVar, TypeVar
 from edgec.operators.record import Array, TensorType
 
 # One module a family; importing one registers its kernels.
-FAMILIES = ("linear", "conv")
+FAMILIES = (
+    "linear",
+    "linear_dot",
+    "conv",
+    "attention",
+    "depthwise_3x3",
+    "norm",
+    "pool",
+    "elementwise",
+    "movement",
+    "reduce",
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the order of loops is chosen from: wait states of the flash that holds the weights, data cache in bytes."""
+
+    flash_wait_states: int = 5
+    data_cache: int = 0
+
+
+TYPICAL = Machine()
 
 
 @dataclass(frozen=True)
@@ -28,12 +50,16 @@ class Call:
     Attributes:
         types: type of every input, by the name that the operator record gives it.
         constants: values of the constant inputs, by the same names.
-        attrs: structural attributes of the call.
+        attrs: structural attributes of the call, and what a schedule asks of the kernel.
+        machine: of the target.
+        panel_rows: how many rows a schedule wants the kernel to take together; 0 leaves it to the kernel.
     """
 
     types: Mapping[str, TensorType]
     constants: Mapping[str, Array]
     attrs: Mapping[str, Any]
+    machine: Machine = TYPICAL
+    panel_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,6 +75,27 @@ class Packed:
     name: str
     values: Array
     layout: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An activation that a kernel reads packed: a step of its own before the call (operator `prepare`).
+
+    Attributes:
+        role: the input; the kernel gets the packed bytes in its place.
+        function: the C function that packs, declared in `edgec_kernels.h`.
+        bytes: size of what it writes, 4-byte aligned.
+        arguments: in order: the role, "y" for the packed bytes, "scratch", or an int.
+        in_place: whether the packed bytes may begin where the input's begin, when nobody else reads that.
+        scratch: bytes of 4-byte aligned scratch.
+    """
+
+    role: str
+    function: str
+    bytes: int
+    arguments: tuple[str | int, ...]
+    in_place: bool = False
+    scratch: int = 0
 
 
 class HandKernel(ABC):
@@ -76,6 +123,25 @@ class HandKernel(ABC):
     def pack(self, call: Call) -> tuple[Packed, ...]:
         """The arrays that replace the call's constants in flash; only for a call that `accepts` takes."""
 
+    def prepare(self, call: Call) -> tuple[Prepared, ...]:
+        """Activations that are packed at run time, by steps that a scheduler may move out of loops over rows."""
+        return ()
+
+    def overlap_block_rows(self, call: Call) -> int | None:
+        """How the output may overlap a dying input (edgec/schedule/overlap.py); None when nothing is promised.
+
+        The call has types and attributes only, and what is said holds for every machine and `panel_rows`.
+        n > 0: rows of the output (of its last axis; pixels of an image, tokens of an attention) are computed in
+        order, n at a time and the rest in smaller blocks; all that a block reads of its inputs is read before the
+        first of its bytes is written, but for an operand that is added to the output element by element, which
+        may be read just before its element is. 0: inputs are read no later than the operator's `read_order` says.
+        """
+        return None
+
+    def overlap_reads_late(self, call: Call) -> bool:
+        """Whether what a block of `overlap_block_rows` reads may be read even after its last byte is written."""
+        return False
+
     @abstractmethod
     def scratch_bytes(self, call: Call) -> int:
         """Bytes of 4-byte aligned scratch that a call uses."""
@@ -96,6 +162,13 @@ def hand_kernel(definition: _Kernel) -> _Kernel:
         raise ValueError(f"kernel {kernel.name} is registered twice")
     _REGISTRY[kernel.name] = kernel
     return definition
+
+
+def kernel_named(name: str) -> HandKernel | None:
+    """The hand-written kernel of that name."""
+    for family in FAMILIES:
+        importlib.import_module(f"edgec.kernels.{family}")
+    return _REGISTRY.get(name)
 
 
 def kernels_for(op: str, cpu_features: AbstractSet[str]) -> tuple[HandKernel, ...]:

@@ -3,16 +3,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from edgec.kernels.registry import TYPICAL, HandKernel, Machine, Packed, Prepared, kernel_named, kernels_for
 from edgec.kernels.registry import Call as KernelCall
-from edgec.kernels.registry import HandKernel, Packed, kernels_for
-from edgec.operators import get_operator
-from edgec.program import Call, Program
+from edgec.operators import TensorType, get_operator
+from edgec.program import Call, GeneratedFunction, Program, Tensor
+from edgec.target import Target
 
 Choice = Literal["auto", "tvm"]
+PREPARE = "prepare"
+"""Operator of the steps that pack an activation for one kernel; no record, no logical value."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """An integer argument that counts on by `step` with each turn of the call's loop."""
+
+    start: int
+    step: int
+
+
+Argument = str | int | Index
+"""A tensor's or a constant's name, "scratch <k>", a literal, or an index."""
 
 
 @dataclass(frozen=True)
@@ -23,63 +39,164 @@ class Implementation:
         kind: "tvm" for generated, "hand" for hand-written.
         kernel: name of the kernel or of the operator, for reports.
         function: C function; without the model's prefix when it is generated.
-        arguments: in order: a tensor's name, a constant's name, "scratch <k>", or a literal.
+        arguments: in order, see `Argument`.
         constants: arrays that the call reads from flash, by the name that `arguments` uses.
         scratch: bytes of each scratch area.
         sources: hand-written sources below runtime/kernels.
         declined: why each hand-written kernel that could have run does not.
+        in_place: whether a `prepare` step may write over its (dying) input, at the same address.
     """
 
     kind: Literal["tvm", "hand"]
     kernel: str
     function: str
-    arguments: tuple[str | int, ...]
+    arguments: tuple[Argument, ...]
     constants: dict[str, Packed]
     scratch: tuple[int, ...]
     sources: tuple[str, ...] = ()
     declined: tuple[str, ...] = ()
+    in_place: bool = False
 
 
-def select_kernels(program: Program, features: AbstractSet[str], choice: Choice) -> list[Implementation]:
-    """One implementation for every call, in order."""
-    return [_select(program, call, features, choice) for call in program.calls]
+def machine_of(target: Target) -> Machine:
+    """What kernels ask of a target."""
+    flash = target.internal_flash() if target.flash_regions() else None
+    return Machine(flash.wait_states if flash else 0, target.cpu.dcache)
 
 
-def _select(program: Program, call: Call, features: AbstractSet[str], choice: Choice) -> Implementation:
+def select_kernels(
+    program: Program, features: AbstractSet[str], choice: Choice, machine: Machine = TYPICAL
+) -> list[Implementation]:
+    """One implementation for every call, in order.
+
+    The program gets a call `prepare` before each call whose kernel wants an activation packed, which then reads what
+    that wrote. Only what memory and C need holds for such calls: they are for kernels and not for `evaluate`.
+    """
+    calls, implementations = [], []
+    for call in program.calls:
+        if call.op == PREPARE:
+            raise ValueError(f"kernels of {program.name} are selected already")
+        for step, implementation in _select(program, call, features, choice, machine):
+            calls.append(step)
+            implementations.append(implementation)
+    program.calls[:] = calls
+    return implementations
+
+
+def select_kernel(
+    program: Program,
+    call: Call,
+    features: AbstractSet[str],
+    choice: Choice,
+    machine: Machine = TYPICAL,
+    panel_rows: int = 0,
+) -> tuple[Call, Implementation]:
+    """The kernel of one more call of a program for which kernels are selected: what it reads packed exists already."""
+    return _select(program, call, features, choice, machine, panel_rows)[-1]
+
+
+def scratch_bytes(
+    program: Program, call: Call, implementation: Implementation, machine: Machine, panel_rows: int
+) -> int:
+    """Scratch that a call's kernel would take if it packed so many rows at a time, 4-byte aligned areas together."""
+    kernel = kernel_named(implementation.kernel)
+    if kernel is None or call.op == PREPARE:
+        return sum(-(-size // 4) * 4 for size in implementation.scratch)
+    logical = replace(call, inputs=program.operands(call))
+    return -(-kernel.scratch_bytes(_view(program, logical, machine, panel_rows)) // 4) * 4
+
+
+def _select(
+    program: Program, call: Call, features: AbstractSet[str], choice: Choice, machine: Machine, panel_rows: int = 0
+) -> list[tuple[Call, Implementation]]:
+    """The call with its kernel, behind the steps that prepare its inputs."""
     declined = []
     for kernel in kernels_for(call.op, features) if choice == "auto" else ():
-        view = _view(program, call)
+        view = _view(program, call, machine, panel_rows)
         reason = kernel.accepts(view)
         if reason is None:
-            return _hand(program, call, kernel, view)
+            hand = _hand(program, call, kernel, view)
+            steps = [_prepare(program, call, kernel, prepared) for prepared in kernel.prepare(view)]
+            renamed = {step.inputs[0]: step.outputs[0] for step, _ in steps}
+            reads = tuple(renamed.get(name, name) for name in call.inputs)
+            arguments = tuple(renamed.get(a, a) if isinstance(a, str) else a for a in hand.arguments)
+            return [*steps, (replace(call, inputs=reads), replace(hand, arguments=arguments))]
         declined.append(f"{kernel.name}: {reason}")
-    return _generated(program, call, tuple(declined))
+    return [(call, _generated(program, call, tuple(declined)))]
 
 
-def _view(program: Program, call: Call) -> KernelCall:
+def _view(program: Program, call: Call, machine: Machine, panel_rows: int) -> KernelCall:
     roles = get_operator(call.op).inputs
     tensors = {role: program.tensors[name] for role, name in zip(roles, call.inputs, strict=True)}
     return KernelCall(
         types={role: t.type for role, t in tensors.items()},
         constants={role: t.data for role, t in tensors.items() if t.data is not None},
         attrs=call.attrs,
+        machine=machine,
+        panel_rows=panel_rows,
     )
 
 
 def _hand(program: Program, call: Call, kernel: HandKernel, view: KernelCall) -> Implementation:
-    roles = dict(zip(get_operator(call.op).inputs, call.inputs, strict=True))
     packed = {f"{call.name}.{p.name}": p for p in kernel.pack(view)}
-    names: dict[str, str] = {**roles, "y": call.outputs[0], "scratch": "scratch 0"}
-    names.update({p.name: key for key, p in packed.items()})
-    arguments = tuple(names[a] if isinstance(a, str) else a for a in kernel.arguments(view))
+    names = {p.name: key for key, p in packed.items()}
     scratch = kernel.scratch_bytes(view)
+    arguments, constants = _arguments(program, call, kernel.arguments(view), call.outputs[0], names)
     return Implementation(
-        "hand", kernel.name, kernel.function, arguments, packed, (scratch,) if scratch else (), kernel.sources
+        "hand",
+        kernel.name,
+        kernel.function,
+        arguments,
+        {**packed, **constants},
+        (scratch,) if scratch else (),
+        kernel.sources,
     )
 
 
+def _prepare(program: Program, call: Call, kernel: HandKernel, prepared: Prepared) -> tuple[Call, Implementation]:
+    """The step that packs one input, and how it is computed."""
+    source = call.inputs[get_operator(call.op).inputs.index(prepared.role)]
+    name = f"{call.name}.{prepared.role}"
+    output = f"{source} packed for {call.name}"
+    program.tensors[output] = Tensor(output, TensorType((prepared.bytes,), "int8"))
+    program.packed[output] = source
+    arguments, constants = _arguments(program, call, prepared.arguments, output, {})
+    scratch = (prepared.scratch,) if prepared.scratch else ()
+    implementation = Implementation(
+        "hand",
+        kernel.name,
+        prepared.function,
+        arguments,
+        constants,
+        scratch,
+        kernel.sources,
+        in_place=prepared.in_place,
+    )
+    return Call(name, PREPARE, "", (source,), (output,)), implementation
+
+
+def _arguments(
+    program: Program, call: Call, wanted: Sequence[str | int], output: str, packed: Mapping[str, str]
+) -> tuple[tuple[Argument, ...], dict[str, Packed]]:
+    """C arguments by the names that a kernel uses, and the operands among them that are constants of the model."""
+    roles = dict(zip(get_operator(call.op).inputs, call.inputs, strict=True))
+    names = {**roles, "y": output, "scratch": "scratch 0", **packed}
+    arguments: list[Argument] = []
+    constants = {}
+    for argument in wanted:
+        name = names[argument] if isinstance(argument, str) else argument
+        if isinstance(name, str) and argument in roles and argument not in packed:
+            root = program.root(name)
+            data = program.tensors[root].data
+            if data is not None:
+                constants[root] = Packed(root, data, "as it is")
+                name = _of_flash(program, name)
+        arguments.append(name)
+    return tuple(arguments), constants
+
+
 def _generated(program: Program, call: Call, declined: tuple[str, ...]) -> Implementation:
-    function = program.functions[call.function]
+    function = program.functions.get(call.function) or _generate(program, call)
     scratch = tuple(f"scratch {i}" for i in range(len(function.workspaces)))
     constants = {}
     for name in call.inputs:
@@ -87,8 +204,21 @@ def _generated(program: Program, call: Call, declined: tuple[str, ...]) -> Imple
         tensor = program.tensors[root]
         if tensor.data is not None:
             constants[root] = Packed(root, tensor.data, "x".join(str(d) for d in tensor.type.shape) or "scalar")
-    arguments = tuple(program.root(n) if program.root(n) in constants else n for n in call.inputs)
+    arguments = tuple(_of_flash(program, n) if program.root(n) in constants else n for n in call.inputs)
     return Implementation(
-        "tvm", call.op, call.function, (*arguments, *call.outputs, *scratch), constants, function.workspaces,
+        "tvm", call.op, function.name, (*arguments, *call.outputs, *scratch), constants, function.workspaces,
         declined=declined,
     )  # fmt: skip
+
+
+def _of_flash(program: Program, name: str) -> str:
+    """A constant's name; that of a view where it is a block of rows."""
+    return program.root(name) if program.window(name) == (0, 0) else name
+
+
+def _generate(program: Program, call: Call) -> GeneratedFunction:
+    """The function of a call that the scheduler made."""
+    from edgec.tvm_bridge.pipeline import generate_operator  # importing TVM takes seconds
+
+    function = generate_operator(call.op, [program.tensors[n].type for n in call.inputs], dict(call.attrs))
+    return program.functions.setdefault(function.name, function)

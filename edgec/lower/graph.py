@@ -176,6 +176,8 @@ class IntegerGraph:
     """What each view is a view of; never a view itself."""
     copies: dict[tuple[str, Order], str] = field(default_factory=dict)
     """Copies of tensors in another order of axes: one serves all who need it."""
+    joined: dict[tuple[str, ...], str] = field(default_factory=dict)
+    """Matrices of which the rows of others are side by side, by the names of these."""
 
     def constant(self, name: str, array: Array) -> str:
         """Add an initializer under a unique name."""

@@ -21,6 +21,7 @@ from edgec.lower import rules_conv, rules_resize  # noqa: F401 (they register th
 from edgec.lower.graph import DOMAIN, Array, IntegerGraph, NotIntegerError, Quant, Source, Value, unsupported
 from edgec.lower.indices import INTEGER_TYPES, lower_indices
 from edgec.lower.movement import MOVEMENT, move
+from edgec.lower.product_sums import product_sum, sums_of
 from edgec.lower.rules import RULES, Rule, Site, masked_softmax, requantized, table
 from edgec.lower.rules_more import rms_norm
 from edgec.lower.storage import in_storage_order
@@ -28,6 +29,7 @@ from edgec.lower.tables import ELEMENTWISE, LOGICAL, evaluate
 from edgec.model import Model
 from edgec.operators import TensorType
 from edgec.operators.integer import quantize_real, real_values
+from edgec.passes.product_sum_form import ProductSum
 from edgec.passes.rms_norm_form import RmsNormForm, find_rms_norms
 from edgec.passes.softmax_mask import masked_scores
 
@@ -63,7 +65,9 @@ class _Lowering:
         self.indices: dict[str, str] = {}  # integers that mean themselves -> the int32 tensor
         self.masks: dict[str, tuple[str, Array]] = {}  # scores of which some are hidden -> (scores, which count)
         self.forms = {o: f for f in find_rms_norms(self.source.graph, self.source.shapes) for o in f.nodes[0].output}
-        self.done: set[str] = set()  # results of nodes that an earlier rule has taken along
+        self.sums = {s.root.output[0]: s for s in sums_of(self.source)}
+        self.done: set[str] = set()  # results of nodes that an earlier rule has taken along, or that a later one will
+        self.done.update(name for s in self.sums.values() for name in s.inner)
         self.refused: list[tuple[str, str, str]] = []
 
     def run(self) -> Model:
@@ -101,6 +105,8 @@ class _Lowering:
             self._quantize(node)
         elif node.output[0] in self.forms:
             self._rms_norm(self.forms[node.output[0]])
+        elif node.output[0] in self.sums:
+            self._product_sum(self.sums[node.output[0]])
         elif (scores := self._masked(node)) is not None:
             self.masks[node.output[0]] = scores
         elif lower_indices(node, self.source, self.values, self.indices, self.graph):
@@ -225,15 +231,27 @@ class _Lowering:
             scores, mask = self.masks[node.input[0]]
             self._write(node, [self.values[scores]], lambda site: masked_softmax(site, mask))
             return
+        operands = self._operands(node)
+        if all(o is None or not isinstance(o, Value) or o.data is not None for o in operands):
+            raise NotIntegerError("it is computed from constants alone; fold them")
+        self._write(node, operands, rule)
+
+    def _operands(self, node: onnx.NodeProto) -> list[Value | Array | None]:
         operands: list[Value | Array | None] = [
             self.values[n] if n in self.values else self._constant(n) if n else None for n in node.input
         ]
         unknown = [n for n, o in zip(node.input, operands, strict=True) if n and o is None]
         if unknown:
             raise NotIntegerError(f"input {unknown[0]} is computed and not quantized")
-        if all(o is None or not isinstance(o, Value) or o.data is not None for o in operands):
-            raise NotIntegerError("it is computed from constants alone; fold them")
-        self._write(node, operands, rule)
+        return operands
+
+    def _product_sum(self, form: ProductSum) -> None:
+        layers = [(node, self._operands(node), self.source.shapes[node.output[0]]) for node in form.products]
+        self._write(
+            form.root,
+            [],
+            lambda site: product_sum(site, [replace(site, node=n, operands=o, shape=s) for n, o, s in layers]),
+        )
 
     def _write(self, node: onnx.NodeProto, operands: list[Value | Array | None], rule: Rule) -> None:
         """Write the operator of `node` by `rule`, with what is fused behind it."""

@@ -21,6 +21,7 @@ from edgec.operators.elementwise import add_params
 from edgec.operators.integer import (
     INT32_MAX,
     Int8,
+    Int64,
     as_int32,
     multipliers,
     needs_wide,
@@ -106,9 +107,18 @@ def scalar_multiplier(ratio: float, largest: float = 128.0) -> tuple[int, int, i
 
 @rule("Gemm")
 def _gemm(site: Site) -> str:
+    return _linear(site, transposed=transposes(site))
+
+
+def transposes(site: Site) -> bool:
+    """transB of a Gemm that has no other flags.
+
+    Raises:
+        NotIntegerError: it has others.
+    """
     if site.attribute("transA", 0) or site.attribute("alpha", 1.0) != 1 or site.attribute("beta", 1.0) != 1:
         raise NotIntegerError("Gemm with transA, alpha or beta")
-    return _linear(site, transposed=bool(site.attribute("transB", 0)))
+    return bool(site.attribute("transB", 0))
 
 
 @rule("MatMul")
@@ -133,7 +143,22 @@ def _matmul(site: Site) -> str:
     return site.emit("matmul_s8", tensors, {"params": as_int32("params", [za, zb, mult, shift, zy])}, wide=wide)
 
 
-def _linear(site: Site, transposed: bool) -> str:
+@dataclass(frozen=True)
+class Product:
+    """A dense layer in numbers: x, weights int64 [N, K], their scale [N] or [], the real bias or None."""
+
+    x: Value
+    weights: Int64
+    scale: Array
+    bias: Array | None
+
+
+def product_of(site: Site, transposed: bool) -> Product:
+    """The layer of a Gemm, or of a MatMul with a constant.
+
+    Raises:
+        NotIntegerError: weights that are not constant, not symmetric or scaled along the wrong axis.
+    """
     x, w = site.value(0), site.value(1)
     if w.data is None:
         raise NotIntegerError("the weight is not constant")
@@ -142,13 +167,22 @@ def _linear(site: Site, transposed: bool) -> str:
     if w.quant.zero_point:
         raise NotIntegerError("the weights are not symmetric (zero point 0)")
     weights = (w.data if transposed else w.data.T).astype(np.int64)
-    k = weights.shape[1]
     if w.quant.scale.ndim and w.quant.axis % 2 != (0 if transposed else 1):
         raise NotIntegerError("the weights' scales run along the wrong axis")
-    vectors, wide = channel_constants(weights, w.quant.scale, site.real(2), x.quant, site.quant)
+    return Product(x, weights, w.quant.scale, site.real(2))
+
+
+def _linear(site: Site, transposed: bool) -> str:
+    layer = product_of(site, transposed)
+    vectors, wide = channel_constants(layer.weights, layer.scale, layer.bias, layer.x.quant, site.quant)
+    return emit_linear(site, site.rows(layer.x, layer.weights.shape[1]), layer.weights, vectors, wide)
+
+
+def emit_linear(site: Site, rows: str, weights: Int64, vectors: dict[str, Array], wide: int) -> str:
+    """`linear_s8` of x [M, K] and weights [N, K] with the constants of every channel."""
     params = {"params": as_int32("params", [site.quant.zero_point])}
     constants: dict[str, Array] = {"w": weights.astype(np.int8), **vectors, **params}
-    return site.emit("linear_s8", [site.rows(x, k)], constants, wide=wide)
+    return site.emit("linear_s8", [rows], constants, wide=wide)
 
 
 @rule("Softmax")

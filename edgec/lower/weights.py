@@ -30,7 +30,7 @@ def channel_constants(
     Raises:
         NotIntegerError: a bias that does not fit, or an accumulator that could leave 32 bits.
     """
-    (sx, zx), (sy, _) = x.pair, y.pair
+    sx, zx = x.pair
     n = len(rows)
     acc_scale = np.broadcast_to(sx * scale, (n,))
     if real_bias is not None and real_bias.size not in (1, n):
@@ -43,6 +43,24 @@ def channel_constants(
         reach = np.abs(bias) + 128 * magnitude
     else:
         reach = np.abs(bias) + max(127 - zx, 128 + zx) * magnitude
+    return requantize_constants(acc_scale, bias, reach, y)
+
+
+def requantize_constants(
+    acc_scale: npt.NDArray[np.float64], bias: npt.NDArray[np.float64], reach: npt.NDArray[np.float64], y: Quant
+) -> tuple[dict[str, Array], int]:
+    """bias, mult and shift of accumulators, and whether they are for the wide form.
+
+    Args:
+        acc_scale: what one unit of each accumulator is worth, [N].
+        bias: what it begins with, integers [N].
+        reach: largest magnitude that it can come to, [N].
+        y: quantization of the result.
+
+    Raises:
+        NotIntegerError: an accumulator that could leave 32 bits.
+    """
+    sy, _ = y.pair
     if reach.max() > INT32_MAX:
         raise NotIntegerError("an accumulator could exceed 32 bits")
     ratios = acc_scale / sy

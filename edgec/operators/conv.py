@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from edgec.operators.access import Orders, ReadOrder, Rows
 from edgec.operators.integer import Int8, Int32, multipliers, requantize, tir_requantize
 from edgec.operators.record import Access, Array, Case, TensorType, operator
-from edgec.operators.window import drawn_image, drawn_window, window_counts, windows
+from edgec.operators.window import drawn_image, drawn_window, window_counts, window_rows, window_starts, windows
 
 INPUTS = ("x", "w", "bias", "mult", "shift", "params")
 PARAMETERS = ("x_zero_point", "zero_point")
@@ -128,6 +129,31 @@ class Conv2dS8:
     @staticmethod
     def macs(types: Sequence[TensorType], out: TensorType) -> int:
         return out.shape[0] * out.shape[1] * int(np.prod(types[1].shape))
+
+    @staticmethod
+    def rows_read(
+        types: Sequence[TensorType],
+        strides: Sequence[int],
+        pads: Sequence[int],
+        dilations: Sequence[int],
+        group: int = 1,
+        wide: int = 0,
+    ) -> Rows:
+        x, (n, kh, kw, _) = types[0].shape, types[1].shape
+        return (window_rows(x, (kh, kw), strides, pads, dilations, n), *(None,) * 5)
+
+    @staticmethod
+    def read_order(
+        types: Sequence[TensorType],
+        strides: Sequence[int],
+        pads: Sequence[int],
+        dilations: Sequence[int],
+        group: int = 1,
+        wide: int = 0,
+    ) -> Orders:
+        x, (n, kh, kw, c) = types[0].shape, types[1].shape
+        first = window_starts(x, (kh, kw), strides, pads, dilations, range(0, x[2], c))
+        return (ReadOrder(first.ravel(), n // group), *(None,) * 5)
 
     @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:
@@ -258,6 +284,29 @@ class DepthwiseConv2dS8:
     @staticmethod
     def macs(types: Sequence[TensorType], out: TensorType) -> int:
         return out.shape[0] * out.shape[1] * int(np.prod(types[1].shape))
+
+    @staticmethod
+    def rows_read(
+        types: Sequence[TensorType],
+        strides: Sequence[int],
+        pads: Sequence[int],
+        dilations: Sequence[int],
+        wide: int = 0,
+    ) -> Rows:
+        x, (kh, kw, n) = types[0].shape, types[1].shape
+        return (window_rows(x, (kh, kw), strides, pads, dilations, n), *(None,) * 5)
+
+    @staticmethod
+    def read_order(
+        types: Sequence[TensorType],
+        strides: Sequence[int],
+        pads: Sequence[int],
+        dilations: Sequence[int],
+        wide: int = 0,
+    ) -> Orders:
+        x, (kh, kw, n) = types[0].shape, types[1].shape
+        first = window_starts(x, (kh, kw), strides, pads, dilations, range(x[2]))
+        return (ReadOrder(first.ravel(), n // x[2], "until"), *(None,) * 5)
 
     @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from edgec.operators.access import UNREAD, Orders, ReadOrder, RowAccess, Rows
 from edgec.operators.conv import INPUTS, PARAMETERS, channel_constants, drawn_weights
 from edgec.operators.integer import Int8, Int32, requantize, tir_requantize
 from edgec.operators.record import Access, Array, Case, TensorType, operator
@@ -155,6 +156,47 @@ class ConvTranspose2dS8:
     @staticmethod
     def macs(types: Sequence[TensorType], out: TensorType) -> int:
         return types[0].shape[0] * types[0].shape[1] * int(np.prod(types[1].shape))
+
+    @staticmethod
+    def rows_read(
+        types: Sequence[TensorType],
+        strides: Sequence[int],
+        pads: Sequence[int],
+        output_padding: Sequence[int],
+        dilations: Sequence[int],
+        group: int = 1,
+        wide: int = 0,
+    ) -> Rows:
+        (_, width, c), (n, kh, _, _) = types[0].shape, types[1].shape
+        columns = ConvTranspose2dS8.infer(types, strides, pads, output_padding, dilations, group).shape[1]
+        # Pixel row h reaches row h * stride + i * dilation - top.
+        stride, top, reach = int(strides[0]), int(pads[0]), (kh - 1) * int(dilations[0])
+        return (
+            RowAccess(columns * n, width * c, before=-((top - reach) // stride), after=-(-top // stride), per=stride),
+            *(None,) * 5,
+        )
+
+    @staticmethod
+    def read_order(
+        types: Sequence[TensorType],
+        strides: Sequence[int],
+        pads: Sequence[int],
+        output_padding: Sequence[int],
+        dilations: Sequence[int],
+        group: int = 1,
+        wide: int = 0,
+    ) -> Orders:
+        (rows, columns, channels), (n, *kernel, c) = types[0].shape, types[1].shape
+        out = ConvTranspose2dS8.infer(types, strides, pads, output_padding, dilations, group).shape
+        axes = []
+        for i, size in enumerate((rows, columns)):
+            there = np.arange(out[i])[:, None] + pads[i] - np.arange(kernel[i]) * dilations[i]
+            hit = (there >= 0) & (there < size * strides[i]) & (there % strides[i] == 0)
+            axes.append(np.where(hit, there // strides[i], UNREAD).min(axis=1))
+        read = (axes[0][:, None] < UNREAD) & (axes[1] < UNREAD)
+        pixels = np.where(read, np.minimum(axes[0][:, None], rows) * columns + axes[1], 0)
+        first = pixels[..., None] * channels + np.arange(group) * c
+        return (ReadOrder(np.where(read[..., None], first, UNREAD).ravel(), n // group), *(None,) * 5)
 
     @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgec.operators.access import Orders, RowAccess, Rows, by_element, default_orders, default_rows
 from edgec.operators.elementwise import broadcast_pair
 from edgec.operators.integer import Int32, Int64, as_int32, multipliers
 from edgec.operators.movement import ConcatS8, StridedCopyS8
@@ -91,6 +92,16 @@ class AddS16:
                     )
 
         return add_s16
+
+    @staticmethod
+    def rows_read(types: Sequence[TensorType], a: int, b: int, y: int) -> Rows:
+        shapes = [t.shape for t in types]
+        return default_rows(Access.ELEMENTWISE, shapes, shapes[0], 2)
+
+    @staticmethod
+    def read_order(types: Sequence[TensorType], a: int, b: int, y: int) -> Orders:
+        shapes = [t.shape for t in types]
+        return default_orders(Access.ELEMENTWISE, shapes, shapes[0], 2)
 
     @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:
@@ -174,6 +185,14 @@ class RequantizeS16:
         return requantize_s16
 
     @staticmethod
+    def rows_read(types: Sequence[TensorType], x: int, y: int) -> Rows:
+        return (RowAccess(1, 1), None)
+
+    @staticmethod
+    def read_order(types: Sequence[TensorType], x: int, y: int) -> Orders:
+        return (by_element(types[0].shape[0]), None)
+
+    @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:
         while True:
             x, y = (int(v) for v in rng.choice([8, 16], 2))
@@ -217,6 +236,8 @@ class MeanS16:
 
     reference = staticmethod(MeanS8.reference)
     tir = staticmethod(MeanS8.tir)
+    rows_read = staticmethod(MeanS8.rows_read)
+    read_order = staticmethod(MeanS8.read_order)
 
     @staticmethod
     def infer(types: Sequence[TensorType], wide: int = 0) -> TensorType:
@@ -242,6 +263,8 @@ class StridedCopyS16:
     infer = staticmethod(StridedCopyS8.infer)
     reference = staticmethod(StridedCopyS8.reference)
     tir = staticmethod(StridedCopyS8.tir)
+    rows_read = staticmethod(StridedCopyS8.rows_read)
+    read_order = staticmethod(StridedCopyS8.read_order)
 
     @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:
@@ -256,6 +279,8 @@ class ConcatS16:
     infer = staticmethod(ConcatS8.infer)
     reference = staticmethod(ConcatS8.reference)
     tir = staticmethod(ConcatS8.tir)
+    rows_read = staticmethod(ConcatS8.rows_read)
+    read_order = staticmethod(ConcatS8.read_order)
 
     @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:

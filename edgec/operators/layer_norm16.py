@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgec.operators.access import Orders, RowAccess, Rows, by_element
 from edgec.operators.int16 import Int16, sample_quant
 from edgec.operators.integer import Int8, Int32, sat8
 from edgec.operators.layer_norm import WIDEST_ROW, affine, leading_bits
@@ -118,6 +119,16 @@ class LayerNormS16:
                     )
 
         return layer_norm_s16
+
+    @staticmethod
+    def rows_read(types: Sequence[TensorType]) -> Rows:
+        width = types[0].shape[1]
+        return (RowAccess(width, width), None, None, None)
+
+    @staticmethod
+    def read_order(types: Sequence[TensorType]) -> Orders:
+        rows, width = types[0].shape
+        return (by_element(rows * width), None, None, None)
 
     @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:

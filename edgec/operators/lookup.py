@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from edgec.operators.access import Orders, RowAccess, Rows, by_row
 from edgec.operators.elementwise import sample_int8
 from edgec.operators.integer import Int8, Int32
 from edgec.operators.record import Access, Case, TensorType, operator
@@ -58,6 +59,16 @@ class TakeS8:
         return take_s8
 
     @staticmethod
+    def rows_read(types: Sequence[TensorType]) -> Rows:
+        (_, axis, inner), (count,) = types[0].shape, types[1].shape
+        return (RowAccess(count * inner, axis * inner), None, None)
+
+    @staticmethod
+    def read_order(types: Sequence[TensorType]) -> Orders:
+        (outer, axis, inner), (count,) = types[0].shape, types[1].shape
+        return (by_row(outer, axis * inner, count * inner), None, None)
+
+    @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:
         while True:
             shape = tuple(int(v) for v in rng.integers(1, 9, 3))
@@ -100,6 +111,14 @@ class EmbeddingS8:
                     y[n, d] = table[row[0], d]
 
         return embedding_s8
+
+    @staticmethod
+    def rows_read(types: Sequence[TensorType]) -> Rows:
+        return (RowAccess(types[1].shape[1], 1), None)
+
+    @staticmethod
+    def read_order(types: Sequence[TensorType]) -> Orders:
+        return (by_row(types[0].shape[0], 1, types[1].shape[1], "before"), None)
 
     @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:

@@ -8,8 +8,42 @@ from typing import Any
 
 import numpy as np
 
-from edgec.operators.integer import Int8, product
+from edgec.operators.access import UNREAD, Orders, ReadOrder, RowAccess, Rows
+from edgec.operators.integer import Int8, Int64, product
 from edgec.operators.record import Access, Array, Case, TensorType, operator
+
+
+def strided_index(offset: int, shape: Sequence[int], strides: Sequence[int]) -> Int64:
+    """The element that each element of the copy is."""
+    index = np.full((), offset, np.int64)
+    for size, stride in zip(shape, strides, strict=True):
+        index = index[..., None] + np.arange(size) * stride
+    return index
+
+
+def strided_rows(offset: int, shape: Sequence[int], strides: Sequence[int]) -> RowAccess | None:
+    """The rows of a copy that move on evenly through its input, where there are such.
+
+    Of all ways to cut the copy into rows, the leading axes of which lie evenly, the one that reads the least for a
+    row, and of these the one with the smallest rows. A row of the input is what the copy moves on by.
+    """
+    axes = [(int(n), int(s)) for n, s in zip(shape, strides, strict=True) if n > 1]
+    best: tuple[int, int, RowAccess] | None = None
+    step = 0
+    for cut, (count, stride) in enumerate(axes):
+        if cut and step != count * stride:
+            break
+        step = stride
+        if step < 1:
+            break
+        inner = axes[cut + 1 :]
+        low = offset + sum(min((n - 1) * s, 0) for n, s in inner)
+        high = offset + sum(max((n - 1) * s, 0) for n, s in inner)
+        access = RowAccess(product([n for n, _ in inner]), step, before=-(low // step), after=high // step)
+        key = ((access.before + access.after + 1) * step, access.out_elements)
+        if best is None or key < best[:2]:
+            best = (*key, access)
+    return best[2] if best else None
 
 
 @operator("strided_copy_s8", inputs=("x",), access=Access.WHOLE)
@@ -29,10 +63,7 @@ class StridedCopyS8:
 
     @staticmethod
     def reference(x: Int8, offset: int, shape: Sequence[int], strides: Sequence[int]) -> Int8:
-        index = np.full((), offset, np.int64)
-        for size, stride in zip(shape, strides, strict=True):
-            index = index[..., None] + np.arange(size) * stride
-        return x[index]
+        return x[strided_index(offset, shape, strides)]
 
     @staticmethod
     def tir(
@@ -63,6 +94,14 @@ class StridedCopyS8:
                                     ]
 
         return strided_copy_s8
+
+    @staticmethod
+    def rows_read(types: Sequence[TensorType], offset: int, shape: Sequence[int], strides: Sequence[int]) -> Rows:
+        return (strided_rows(offset, shape, strides),)
+
+    @staticmethod
+    def read_order(types: Sequence[TensorType], offset: int, shape: Sequence[int], strides: Sequence[int]) -> Orders:
+        return (ReadOrder(strided_index(offset, shape, strides).ravel()),)
 
     @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:
@@ -109,6 +148,21 @@ class ConcatS8:
                     y[o, M + n] = b[o, n]
 
         return concat_s8
+
+    @staticmethod
+    def rows_read(types: Sequence[TensorType]) -> Rows:
+        (rows, m), n = types[0].shape, types[1].shape[1]
+        if rows == 1:  # one behind the other
+            return RowAccess(1, 1), RowAccess(1, 1, before=m, after=-m)
+        return RowAccess(m + n, m), RowAccess(m + n, n)
+
+    @staticmethod
+    def read_order(types: Sequence[TensorType]) -> Orders:
+        (rows, m), n = types[0].shape, types[1].shape[1]
+        a, b = (np.full((rows, m + n), UNREAD, np.int64) for _ in range(2))
+        a[:, :m] = np.arange(rows * m).reshape(rows, m)
+        b[:, m:] = np.arange(rows * n).reshape(rows, n)
+        return ReadOrder(a.ravel()), ReadOrder(b.ravel())
 
     @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:

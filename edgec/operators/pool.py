@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from edgec.operators.access import Orders, ReadOrder, Rows
 from edgec.operators.integer import Int8, Int32, multipliers, requantize, tir_requantize
 from edgec.operators.record import Access, Array, Case, TensorType, operator
-from edgec.operators.window import drawn_image, drawn_window, window_counts, windows
+from edgec.operators.window import drawn_image, drawn_window, window_counts, window_rows, window_starts, windows
 
 
 @operator("max_pool_s8", inputs=("x",), access=Access.WHOLE)
@@ -72,6 +73,29 @@ class MaxPoolS8:
                                     )
 
         return max_pool_s8
+
+    @staticmethod
+    def rows_read(
+        types: Sequence[TensorType],
+        kernel: Sequence[int],
+        strides: Sequence[int],
+        pads: Sequence[int],
+        dilations: Sequence[int],
+    ) -> Rows:
+        x = types[0].shape
+        return (window_rows(x, kernel, strides, pads, dilations, x[2]),)
+
+    @staticmethod
+    def read_order(
+        types: Sequence[TensorType],
+        kernel: Sequence[int],
+        strides: Sequence[int],
+        pads: Sequence[int],
+        dilations: Sequence[int],
+    ) -> Orders:
+        x = types[0].shape
+        first = window_starts(x, kernel, strides, pads, dilations)
+        return (ReadOrder(first.ravel(), x[2], "after"),)
 
     @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:
@@ -192,6 +216,33 @@ class AvgPoolS8:
                         )
 
         return avg_pool_s8
+
+    @staticmethod
+    def rows_read(
+        types: Sequence[TensorType],
+        kernel: Sequence[int],
+        strides: Sequence[int],
+        pads: Sequence[int],
+        dilations: Sequence[int],
+        counted: Sequence[int],
+        wide: int = 0,
+    ) -> Rows:
+        x = types[0].shape
+        return (window_rows(x, kernel, strides, pads, dilations, x[2]), None, None, None)
+
+    @staticmethod
+    def read_order(
+        types: Sequence[TensorType],
+        kernel: Sequence[int],
+        strides: Sequence[int],
+        pads: Sequence[int],
+        dilations: Sequence[int],
+        counted: Sequence[int],
+        wide: int = 0,
+    ) -> Orders:
+        x = types[0].shape
+        first = window_starts(x, kernel, strides, pads, dilations, range(x[2]))
+        return (ReadOrder(first.ravel()), None, None, None)
 
     @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:

@@ -7,7 +7,6 @@ in every report. Kernels, generated or hand-written, must equal `reference` bit 
 
 from __future__ import annotations
 
-import enum
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from edgec.operators.access import Access as Access
+from edgec.operators.access import Orders, Rows, default_orders, default_rows
 
 Array = npt.NDArray[Any]
 Attributes = Mapping[str, Any]
@@ -36,27 +38,6 @@ class TensorType:
     def of(array: Array) -> TensorType:
         """Type of a NumPy array."""
         return TensorType(tuple(array.shape), str(array.dtype))
-
-
-class Access(enum.Enum):
-    """In which order a kernel reads its activations and writes its output; what overlap and tiling may assume.
-
-    ELEMENTWISE: element i of every same-shaped input is last read before element i of the output is written.
-    IN_ROWS: the same, a row at a time: nothing of row r is read after its output row is begun, except the
-        element just being replaced; the output may take the place of the first input.
-    ROWS: row r of the first input is not read after output row r is complete; not in place.
-    WHOLE: no promise: every input must live until the last output byte is written.
-    """
-
-    ELEMENTWISE = "elementwise"
-    IN_ROWS = "in_rows"
-    ROWS = "rows"
-    WHOLE = "whole"
-
-    @property
-    def in_place(self) -> bool:
-        """Whether the output may start at the address of the (equally sized) first input."""
-        return self in (Access.ELEMENTWISE, Access.IN_ROWS)
 
 
 @dataclass(frozen=True)
@@ -87,6 +68,10 @@ class Operator:
         tir: TVMScript module, input types, output type, attributes -> PrimFunc with buffers (inputs..., output).
         macs: input types and output type -> multiply-accumulates.
         samples: random generator, size hint -> cases of odd sizes and extreme values, without end.
+        rows_read: input types and attributes -> for each input which of its rows an output row depends on, or None
+            for one that may be needed whole (constants always). What `access` says, where a record has no own.
+        read_order: input types and attributes -> for each input in which order the PrimFunc reads it while it writes
+            the output, or None where nothing is promised.
     """
 
     name: str
@@ -100,6 +85,8 @@ class Operator:
     tir: Callable[..., Any]
     macs: Callable[[Sequence[TensorType], TensorType], int]
     samples: Callable[[np.random.Generator], Iterator[Case]]
+    rows_read: Callable[..., Rows]
+    read_order: Callable[..., Orders]
 
     def run(self, inputs: Sequence[Array], attrs: Attributes) -> Array:
         """Evaluate the reference and check it against the shape rule."""
@@ -116,6 +103,7 @@ FAMILIES = (
     "linear",
     "matmul",
     "softmax",
+    "attention",
     "layer_norm",
     "elementwise",
     "reduce",
@@ -145,6 +133,7 @@ def operator(
     def register(definition: type) -> Operator:
         if name in _REGISTRY:
             raise ValueError(f"operator {name} is registered twice")
+        activations = len(inputs) - len(constants)
         record = Operator(
             name=name,
             summary=(definition.__doc__ or "").strip().splitlines()[0],
@@ -157,11 +146,25 @@ def operator(
             tir=definition.__dict__["tir"].__func__,
             macs=definition.__dict__["macs"].__func__ if "macs" in definition.__dict__ else _no_macs,
             samples=definition.__dict__["samples"].__func__,
+            rows_read=_own_or(definition, "rows_read", default_rows, access, activations),
+            read_order=_own_or(definition, "read_order", default_orders, access, activations),
         )
         _REGISTRY[name] = record
         return record
 
     return register
+
+
+def _own_or(definition: type, name: str, default: Callable[..., Any], access: Access, activations: int) -> Any:
+    """The definition's function `name`, or `default` of its shapes."""
+    if name in definition.__dict__:
+        return definition.__dict__[name].__func__
+    infer = definition.__dict__["infer"].__func__
+
+    def derived(types: Sequence[TensorType], **attrs: Any) -> Any:
+        return default(access, [t.shape for t in types], infer(types, **attrs).shape, activations)
+
+    return derived
 
 
 def _no_macs(inputs: Sequence[TensorType], output: TensorType) -> int:

@@ -8,10 +8,23 @@ from typing import Any
 
 import numpy as np
 
+from edgec.operators.access import Orders, ReadOrder, RowAccess, Rows, by_row
 from edgec.operators.integer import Int8, Int32, Int64, multipliers, requantize, tir_requantize
 from edgec.operators.record import Access, Case, TensorType, operator
 
 LONGEST_SUM = 2**23  # terms of at most 255 in an int32
+
+
+def plane_rows(shape: tuple[int, ...]) -> RowAccess:
+    """Rows of an input [O, R, I] that is reduced to [O, I]."""
+    _, terms, inner = shape
+    return RowAccess(inner, terms * inner)
+
+
+def along_terms(shape: tuple[int, ...]) -> ReadOrder:
+    """Element (o, i) of the result reads (o, 0, i), (o, 1, i), ... of an input [O, R, I]."""
+    outer, terms, inner = shape
+    return ReadOrder((np.arange(outer)[:, None] * terms * inner + np.arange(inner)).ravel())
 
 
 @operator(
@@ -55,6 +68,14 @@ class MeanS8:
                     y[o, i] = tir_requantize(T, acc[0], params[1], params[2], params[3], bool(wide))
 
         return mean_s8
+
+    @staticmethod
+    def rows_read(types: Sequence[TensorType], wide: int = 0) -> Rows:
+        return (plane_rows(types[0].shape), None)
+
+    @staticmethod
+    def read_order(types: Sequence[TensorType], wide: int = 0) -> Orders:
+        return (along_terms(types[0].shape), None)
 
     @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:
@@ -126,6 +147,16 @@ class CumSumS8:
                             acc[0] = acc[0] + T.Cast("int32", x[o, first + r * step, i]) - params[0]
 
         return cumsum_s8
+
+    @staticmethod
+    def rows_read(types: Sequence[TensorType], exclusive: int = 0, reverse: int = 0, wide: int = 0) -> Rows:
+        (_, terms, inner) = types[0].shape
+        return (RowAccess(terms * inner, terms * inner), None)
+
+    @staticmethod
+    def read_order(types: Sequence[TensorType], exclusive: int = 0, reverse: int = 0, wide: int = 0) -> Orders:
+        (outer, terms, inner) = types[0].shape
+        return (by_row(outer, terms * inner, terms * inner, "after"), None)
 
     @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:

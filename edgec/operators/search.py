@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from edgec.operators.access import Orders, RowAccess, Rows, by_row
 from edgec.operators.elementwise import sample_int8
 from edgec.operators.integer import Int8
 from edgec.operators.record import Access, Array, Case, TensorType, operator
+from edgec.operators.reduce import along_terms, plane_rows
 
 
 def _sample(rng: np.random.Generator) -> Int8:
@@ -47,6 +49,14 @@ class ReduceExtremeS8:
                     y[o, i] = best[0]
 
         return reduce_extreme_s8
+
+    @staticmethod
+    def rows_read(types: Sequence[TensorType], smallest: int = 0) -> Rows:
+        return (plane_rows(types[0].shape),)
+
+    @staticmethod
+    def read_order(types: Sequence[TensorType], smallest: int = 0) -> Orders:
+        return (along_terms(types[0].shape),)
 
     @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:
@@ -93,6 +103,14 @@ class ArgExtremeS8:
                     y[o, i] = best[0]
 
         return arg_extreme_s8
+
+    @staticmethod
+    def rows_read(types: Sequence[TensorType], smallest: int = 0, last: int = 0) -> Rows:
+        return (plane_rows(types[0].shape),)
+
+    @staticmethod
+    def read_order(types: Sequence[TensorType], smallest: int = 0, last: int = 0) -> Orders:
+        return (along_terms(types[0].shape),)
 
     @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:
@@ -152,6 +170,16 @@ class TopKS8:
                             y[o, j, i] = x[o, best[1], i]
 
         return top_k_s8
+
+    @staticmethod
+    def rows_read(types: Sequence[TensorType], k: int, smallest: int = 0, indices: int = 0) -> Rows:
+        _, terms, inner = types[0].shape
+        return (RowAccess(k * inner, terms * inner),)
+
+    @staticmethod
+    def read_order(types: Sequence[TensorType], k: int, smallest: int = 0, indices: int = 0) -> Orders:
+        outer, terms, inner = types[0].shape
+        return (by_row(outer, terms * inner, k * inner),)
 
     @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:

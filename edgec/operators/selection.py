@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from edgec.operators.access import Orders, RowAccess, Rows, by_element
 from edgec.operators.elementwise import broadcast_pair, sample_int8, sample_pair
 from edgec.operators.integer import Int8
 from edgec.operators.record import Access, Case, TensorType, operator
@@ -80,6 +82,18 @@ class SelectS8:
                     y[i] = b[i % B]
 
         return select_s8
+
+    @staticmethod
+    def rows_read(types: Sequence[TensorType], inverted: int = 0) -> Rows:
+        size = types[0].shape[0]
+        # Rows that begin where the shorter operands begin again.
+        row = math.lcm(*(t.shape[0] % size or 1 for t in types))
+        return tuple(RowAccess(row, row) if t.shape == (size,) else None for t in types)
+
+    @staticmethod
+    def read_order(types: Sequence[TensorType], inverted: int = 0) -> Orders:
+        size = types[0].shape[0]
+        return tuple(by_element(size) if t.shape == (size,) else None for t in types)
 
     @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgec.operators.access import RowAccess, Rows
 from edgec.operators.integer import Int8, sat8
 from edgec.operators.record import Access, Case, TensorType, operator
 
@@ -165,6 +166,11 @@ class MaskedSoftmaxS8:
                         y[r, n] = T.int8(-128)
 
         return masked_softmax_s8
+
+    @staticmethod
+    def rows_read(types: Sequence[TensorType]) -> Rows:
+        mask = types[1].shape[0] * types[1].shape[1]
+        return (RowAccess(mask, mask), None, None)  # rows that begin where the mask begins again
 
     @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from edgec.operators.integer import Int8
+from edgec.operators.access import UNREAD, RowAccess
+from edgec.operators.integer import Int8, Int64
 from edgec.operators.record import Array
 
 
@@ -60,6 +61,44 @@ def windows(
         (rows, columns, kernel[0], kernel[1], x.shape[2]),
         (a * strides[0], b * strides[1], a * dilations[0], b * dilations[1], c),
     )
+
+
+def window_rows(
+    image: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    channels: int,
+) -> RowAccess:
+    """Rows of the image [H, W, C] that a row of windows with so many results each reads."""
+    _, columns = window_counts(image, kernel, strides, pads, dilations)
+    top, reach = int(pads[0]), (int(kernel[0]) - 1) * int(dilations[0])
+    return RowAccess(columns * channels, image[1] * image[2], top, reach - top, int(strides[0]))
+
+
+def window_starts(
+    image: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    channels: Sequence[int] = (0,),
+) -> Int64:
+    """The first element that each window reads of each of some channels, [rows, columns, channels].
+
+    `UNREAD` where a window lies in the padding.
+    """
+    counts = window_counts(image, kernel, strides, pads, dilations)
+    axes = []
+    for i in (0, 1):
+        start = np.arange(counts[i], dtype=np.int64) * strides[i] - pads[i]
+        skipped = np.maximum(0, -(start // dilations[i]))  # taps before the image
+        first = start + skipped * dilations[i]
+        axes.append(np.where((skipped < kernel[i]) & (first < image[i]), first, -1))
+    rows, columns = axes[0][:, None, None], axes[1][:, None]
+    pixels = (rows * image[1] + columns) * image[2] + np.asarray(channels, np.int64)
+    return np.where((rows < 0) | (columns < 0), UNREAD, pixels)
 
 
 def _touches(image: Sequence[int], kernel: Sequence[int], attrs: Mapping[str, Any]) -> bool:

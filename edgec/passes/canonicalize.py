@@ -30,6 +30,7 @@ from edgec.passes.no_ops import remove_no_ops
 from edgec.passes.opset import to_opset_21
 from edgec.passes.pads import fold_pads
 from edgec.passes.patch_embedding import embed_patches
+from edgec.passes.product_sums import gather_products
 from edgec.passes.recurrent_nodes import unroll_recurrent_nodes
 from edgec.passes.reductions import normalize_reductions
 from edgec.passes.rms_norm import normalize_rms_norm
@@ -79,6 +80,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("input_norm", fold_input_norm),
     Pass("attention_scales", move_scales),
     Pass("split_dense", split_dense),
+    Pass("product_sums", gather_products),
     Pass("movement", normalize_movement),
     Pass("fold_again", _fold),
     Pass("no_ops_again", remove_no_ops),

@@ -13,7 +13,8 @@ computing node. Data movement inherits from its root. A *group* is a set of root
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from edgec.errors import UnsupportedError
 from edgec.lower.tables import ELEMENTWISE
 from edgec.model import value_shapes
 from edgec.passes.input_norm import declared_ranges
+from edgec.passes.product_sum_form import ProductSum, find_product_sums
 from edgec.passes.rms_norm_form import find_rms_norms
 from edgec.passes.softmax_mask import masked_scores
 from edgec.quantize.functions import find_functions
@@ -39,6 +41,8 @@ INHERITING = frozenset(
 )
 # Layers: a product with constant weights (operand 1) and perhaps a constant bias (operand 2).
 LINEAR = frozenset({"Gemm", "Conv", "ConvTranspose"})
+MOST_SUMMED = 2**14
+"""Products of one accumulator in a sum of layers: |w| < 128 times |x| < 256 each, beside a bias below 2^30."""
 # Operators whose results are elements of their first input, chosen or repeated by value or place.
 CHOOSING = frozenset(
     ["DepthToSpace", "MaxPool", "GlobalMaxPool", "Pad", "ReduceMax", "ReduceMin", "Resize", "SpaceToDepth", "TopK"]
@@ -83,12 +87,16 @@ class Group:
 class Grouping:
     """The quantization structure of a canonical model: roots, fused values, groups.
 
+    Args:
+        model: canonical float model.
+        apart: names of the Add nodes behind layers whose results are rounded one by one all the same.
+
     Raises:
         UnsupportedError: operators that the quantizer does not know, or operands that must be constants; all
             at once.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, apart: Collection[str] = ()) -> None:
         graph = model.proto.graph
         self.constants: dict[str, TensorProto] = {init.name: init for init in graph.initializer}
         self.inputs = {value.name: value for value in graph.input if value.name not in self.constants}
@@ -101,6 +109,10 @@ class Grouping:
         self._wide_floats = {v.name for v in known if v.type.tensor_type.elem_type in _OTHER_FLOATS}
         self._other_types = {v.name for v in known if v.type.tensor_type.elem_type not in (0, TensorProto.FLOAT)}
         self.fused = {node.output[0] for node in self.nodes if self._is_fused(node)}
+        self.sums = [s for s in self._find_sums(value_shapes(model.proto)) if s.root.name not in apart]
+        self._sum_of = {product.name: one for one in self.sums for product in one.products}
+        self._sum_roots = {one.root.name for one in self.sums}
+        self.fused |= {name for one in self.sums for name in one.inner}
         forms = find_rms_norms(graph, value_shapes(model.proto))
         self.fused |= {name for form in forms for name in form.inner}
         self._in_forms = {node.name for form in forms for node in form.nodes}
@@ -148,6 +160,10 @@ class Grouping:
         """Whether the node reads an int16 operand as it is; others get it rounded to int8."""
         return node.op_type in WIDE_READERS and node.name not in self.in_functions | self._in_forms
 
+    def products_with(self, node: NodeProto) -> tuple[NodeProto, ...]:
+        """The layers whose results one accumulator sums, `node` among them."""
+        return self._sum_of[node.name].products if node.name in self._sum_of else (node,)
+
     def end_of(self, node: NodeProto) -> str:
         """The quantized value in which a node's result ends: its own, or that of the node fused behind it."""
         output = str(node.output[0])
@@ -177,6 +193,8 @@ class Grouping:
             return root in self.constants and all(self._adds_wide(reader) for reader in readers)
         if node.op_type in CLAMPS and node.input[0] in self.fused:
             node = self.producer[node.input[0]]
+        if node.name in self._sum_roots:
+            return False
         return node.op_type in WIDE_PRODUCERS and not self._is_function(node) and node.name not in self.in_functions
 
     def _adds_wide(self, node: NodeProto) -> bool:
@@ -203,6 +221,22 @@ class Grouping:
             factor = self.constants.get(user.input[1 - position])
             return factor is not None and all(d == 1 for d in factor.dims)
         return False
+
+    def _find_sums(self, shapes: Mapping[str, tuple[int, ...]]) -> list[ProductSum]:
+        """Sums of layers; weights that several nodes have keep a scale of their own, for they are stored once."""
+        gemms = [n for n in self.nodes if n.op_type == "Gemm" and n.input[1] in self.constants]
+        content = {n.name: numpy_helper.to_array(self.constants[n.input[1]]).tobytes() for n in gemms}
+        readers_of = Counter(content.values())
+
+        def is_product(node: NodeProto) -> bool:
+            return node.name in content and readers_of[content[node.name]] == 1
+
+        def inputs(one: ProductSum) -> int:
+            return sum(shapes[node.input[0]][-1] for node in one.products)
+
+        readers = {name: [node for node, _ in uses] for name, uses in self._uses.items()}
+        found = find_product_sums(self.nodes, shapes, lambda v: readers.get(v, []), self.outputs, is_product)
+        return [one for one in found if inputs(one) <= MOST_SUMMED]
 
     def _masked(self, node: NodeProto) -> int | None:
         """Position of the scores when the node hides some of them from the Softmax that alone reads it."""

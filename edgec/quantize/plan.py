@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,8 @@ from edgec.quantize.calibrate import Ranges, calibrate
 from edgec.quantize.groups import Group, Grouping
 from edgec.quantize.ranges import Method
 from edgec.quantize.scheme import FIXED_OUTPUT, ActivationParams, activation_params
-from edgec.quantize.writer import Params, Writer
+from edgec.quantize.sums import pays
+from edgec.quantize.writer import Params, Writer, summed_layers
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,21 @@ def make_plan(model: Model, samples: Mapping[str, np.ndarray], method: Method, p
         samples: `[S, *onnx_shape]` per input.
         method, percentile: see `ValueStatistics.range`.
     """
-    grouping = Grouping(model)
-    observed = [root for group in grouping.groups for root in group.observed if root not in grouping.constants]
-    ranges = calibrate(model, samples, observed)
-    params = {g.name: Params(_group_params(g, grouping, ranges, method, percentile)) for g in grouping.groups}
-    return Plan(model, grouping, ranges, params)
+
+    def planned(apart: Collection[str]) -> Plan:
+        grouping = Grouping(model, apart)
+        observed = [root for group in grouping.groups for root in group.observed if root not in grouping.constants]
+        ranges = calibrate(model, samples, observed)
+        params = {g.name: Params(_group_params(g, grouping, ranges, method, percentile)) for g in grouping.groups}
+        return Plan(model, grouping, ranges, params)
+
+    plan = planned(())
+    apart = {
+        one.root.name
+        for one in plan.grouping.sums
+        if not pays(*summed_layers(one.products, plan.grouping, plan.params, {}))
+    }
+    return planned(apart) if apart else plan
 
 
 def with_initializers(model: Model, arrays: Mapping[str, np.ndarray]) -> Model:

@@ -119,6 +119,7 @@ def linear_params(
     name: str,
     *,
     tied: int = 1,
+    accumulator: np.ndarray | None = None,
 ) -> LinearParams:
     """Quantize weight [N, K] per row and bias [N] of `y = x @ weight.T + bias`.
 
@@ -130,6 +131,8 @@ def linear_params(
         x, y: quantization of input and output.
         name: the node, for messages.
         tied: so many blocks of rows share their scales, row by row.
+        accumulator: scale of the accumulator, [N], where other layers add to it (see `edgec.quantize.sums`); the
+            scale of the weights then is `accumulator / s_x`.
 
     Raises:
         UnsupportedError: weights not finite, or K so long that an int32 accumulator could overflow.
@@ -137,9 +140,12 @@ def linear_params(
     weight64, bias64 = weight.astype(np.float64), bias.astype(np.float64)
     if not (np.isfinite(weight64).all() and np.isfinite(bias64).all()):
         raise UnsupportedError(f"{name}: weights or bias are not finite")
-    scale = np.abs(weight64).max(axis=1, initial=0.0) / 127
-    scale = np.maximum(scale, MIN_RATIO * y.scale / x.scale)
-    scale = np.maximum(scale, np.abs(bias64) / (x.scale * MAX_BIAS)).astype(np.float32)
+    if accumulator is None:
+        scale = np.abs(weight64).max(axis=1, initial=0.0) / 127
+        scale = np.maximum(scale, MIN_RATIO * y.scale / x.scale)
+        scale = np.maximum(scale, np.abs(bias64) / (x.scale * MAX_BIAS)).astype(np.float32)
+    else:
+        scale = (accumulator / x.scale).astype(np.float32)
     scale = np.tile(scale.reshape(tied, -1).max(axis=0), tied)
     q = np.clip(np.rint(weight64 / scale[:, None].astype(np.float64)), -127, 127).astype(np.int8)
     bias_scale = np.float32(x.scale) * scale

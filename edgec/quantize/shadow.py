@@ -114,15 +114,16 @@ def shadow(plan: Plan, *, layers_only: bool = False) -> Shadows:
         if not layers_only and (value not in grouping.root or 0 in shapes.get(value, ())):
             continue
         chain = [last] if layers_only else _behind(last, plan)
-        node = chain[0]
+        layers = [node for node in chain if node.op_type in LINEAR]
         operands = {
             name: result.rounded(name, _read_params(plan, reader, name))
             for reader in chain
             for position in grouping.quantized_operands(reader)
             if (name := reader.input[position]) in grouping.root
         }
-        weights = _weights(result, plan, node) if node.op_type in LINEAR else {}
-        shadows = {ALL: result.copy(chain, operands | weights | _bias(result, plan, node), "all")}
+        weights = {k: v for node in layers for k, v in _weights(result, plan, node).items()}
+        biases = {k: v for node in layers for k, v in _bias(result, plan, node).items()}
+        shadows = {ALL: result.copy(chain, operands | weights | biases, "all")}
         if not layers_only:
             for i, (name, read) in enumerate(operands.items()):
                 shadows[name] = result.copy(chain, {name: read}, f"operand {i}")

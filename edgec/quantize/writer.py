@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from edgec.model import Model
 from edgec.quantize.groups import INHERITING, LINEAR, Group, Grouping
 from edgec.quantize.layers import layer_of
 from edgec.quantize.scheme import ActivationParams, LinearParams, linear_params, quantize_array
+from edgec.quantize.sums import Term, shared_accumulator
 
 # The operators of a quantized model mean the same in opsets 20 and 21. With 21, ONNX Runtime 1.31's default
 # optimizations on x86 refuse int8 data movement: one pass inserts QuantizeLinear with output_dtype=INT8
@@ -40,10 +41,23 @@ def quantized_layer(
     node: NodeProto, grouping: Grouping, params: Mapping[str, Params], biases: Mapping[str, np.ndarray]
 ) -> LinearParams:
     """Integer weights (as rows) and bias of a Gemm, Conv or ConvTranspose; `biases` replace the node's, by its name."""
-    layer = layer_of(node, grouping.constants)
-    output = grouping.end_of(node)
-    x, y = (params[grouping.group(v).name].narrow for v in (node.input[0], output))
-    return linear_params(layer.rows, biases.get(node.name, layer.bias), x, y, node.name, tied=layer.tied)
+    terms, y = summed_layers(grouping.products_with(node), grouping, params, biases)
+    accumulator = shared_accumulator(terms, y) if len(terms) > 1 else None
+    (term,), _ = summed_layers([node], grouping, params, biases)
+    tied = layer_of(node, grouping.constants).tied
+    return linear_params(term.weight, term.bias, term.x, y, node.name, tied=tied, accumulator=accumulator)
+
+
+def summed_layers(
+    nodes: Sequence[NodeProto], grouping: Grouping, params: Mapping[str, Params], biases: Mapping[str, np.ndarray]
+) -> tuple[list[Term], ActivationParams]:
+    """Layers that one accumulator sums, and the quantization in which their sum ends."""
+    terms = []
+    for node in nodes:
+        layer = layer_of(node, grouping.constants)
+        x = params[grouping.group(node.input[0]).name].narrow
+        terms.append(Term(layer.rows, biases.get(node.name, layer.bias), x))
+    return terms, params[grouping.group(grouping.end_of(nodes[0])).name].narrow
 
 
 class Writer:

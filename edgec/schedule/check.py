@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from edgec.schedule.problem import MemoryPlan
+from edgec.schedule.problem import Buffer, MemoryPlan
 
 
 class InvalidPlanError(Exception):
@@ -40,15 +40,27 @@ def violations(plan: MemoryPlan) -> list[str]:
             )
         if offset % buffer.alignment != 0:
             found.append(f"{buffer.name} lies at offset {offset}, not a multiple of {buffer.alignment}")
+    where = {buffer.name: (space, offset) for buffer, space, offset in placed}
+    for buffer, space, offset in placed:
+        if buffer.anchor is not None and buffer.anchor[0] in where:
+            other, distance = buffer.anchor
+            if where[other] != (space, offset - distance):
+                at = f"{where[other][0]} + {where[other][1]}"
+                found.append(f"{buffer.name} lies at {space} + {offset}, not {distance} B from {other} at {at}")
     for (a, space_a, at_a), (b, space_b, at_b) in combinations(placed, 2):
         share_step = max(a.first, b.first) < min(a.last, b.last)
         share_byte = space_a == space_b and max(at_a, at_b) < min(at_a + a.size, at_b + b.size)
-        if share_step and share_byte:
+        if share_step and share_byte and not (_anchored(a, b) or _anchored(b, a)):
             found.append(
                 f"{a.name} [{at_a}, {at_a + a.size}) and {b.name} [{at_b}, {at_b + b.size}) collide "
                 f"in {space_a} at {plan.problem.step_name(max(a.first, b.first))}"
             )
     return found
+
+
+def _anchored(a: Buffer, b: Buffer) -> bool:
+    """Whether `a` declares that it lies at a distance from `b`: that distance is judged by itself."""
+    return a.anchor is not None and a.anchor[0] == b.name
 
 
 def check_plan(plan: MemoryPlan) -> None:

@@ -32,7 +32,7 @@ def problem_of(
 ) -> Problem:
     """The placement problem of a program with its chosen kernels."""
     buffers = [
-        Buffer(name, program.tensors[name].type.bytes, first, last, ALIGNMENT)
+        Buffer(name, program.tensors[name].type.bytes, first, last, ALIGNMENT, anchor=_anchor(program, name))
         for name, (first, last) in arena_tensors(program).items()
     ]
     for step, implementation in enumerate(implementations):
@@ -41,6 +41,13 @@ def problem_of(
             for i, size in enumerate(implementation.scratch)
         ]
     return Problem(tuple(buffers), tuple(spaces), tuple(call.name for call in program.calls), target)
+
+
+def _anchor(program: Program, name: str) -> tuple[str, int] | None:
+    if name not in program.anchors:
+        return None
+    old, distance = program.anchors[name]
+    return program.storage(old), distance
 
 
 def state_layout(program: Program) -> StateLayout:

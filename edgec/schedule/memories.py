@@ -21,6 +21,19 @@ CODE_RESERVE = 48 * 1024
 _HOST_RAM = 2**40
 
 
+STACK_GUESS = 1024
+"""Bytes of stack that a limit on all RAM leaves beside the arena, before the program is linked."""
+
+
+def arena_room(program: Program, target: Target, ram: int | None = None) -> int | None:
+    """Most bytes of arena: what the target has, or what `ram` bytes in all leave beside state and stack."""
+    if not target.ram_spans():
+        return None
+    state = state_layout(program).bytes
+    room = sum(span.size for span in target.ram_spans()) - STATIC_RESERVE - state
+    return room if ram is None else min(room, max(0, ram - state - STACK_GUESS))
+
+
 def place_in_memories(
     program: Program, implementations: Sequence[Implementation], target: Target
 ) -> tuple[MemoryPlan, StateLayout, dict[str, Region]]:

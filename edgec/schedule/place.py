@@ -1,92 +1,140 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Offsets by greedy first fit: buffers in a fixed order, each at the lowest offset free while it is live.
+"""Offsets: greedy first fit in a few orders, improved by exact search; buffers anchored to each other move as one.
 
-A few orders are tried, first in one space alone (the preferred one that suffices), then over all of them.
-It is deterministic: equal problems get equal plans.
+First in one space alone (the preferred one that suffices), then over all of them. Equal problems get equal plans, and
+a problem seen before, whatever its names and step numbers, is answered from memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from edgec.errors import FitError
-from edgec.schedule.problem import Buffer, MemoryPlan, Placement, Problem, Space
+from edgec.schedule.exact import minimize
+from edgec.schedule.exact_native import searcher
+from edgec.schedule.problem import MemoryPlan, Placement, Problem
+from edgec.schedule.rigid import Part, RigidGroup
+from edgec.schedule.spill import Layout, first_fit, spill
 
-# What goes first. Large buffers find the fewest gaps; long-lived ones are in everybody's way; program order
-# keeps chains of equal tensors tight. No order wins on all programs, and all are cheap.
-_ORDERS: tuple[Callable[[Buffer], tuple[int, ...]], ...] = (
-    lambda b: (-b.size, b.first),
-    lambda b: (-b.size * b.steps, b.first),
-    lambda b: (b.first, -b.size),
+_Groups = tuple[RigidGroup, ...]
+
+
+class _Order(NamedTuple):
+    """What goes first. Large groups find the fewest gaps; long-lived ones are in everybody's way; program order
+    keeps chains of equal tensors tight. No order wins on all programs, and all are cheap.
+    """
+
+    key: Callable[[RigidGroup], tuple[int, ...]]
+
+
+_ORDERS = (
+    _Order(lambda g: (-g.height, g.first)),
+    _Order(lambda g: (-g.area, g.first)),
+    _Order(lambda g: (g.first, -g.height)),
 )
 
 
 def plan(problem: Problem) -> MemoryPlan:
     """Place every buffer of `problem`.
 
-    Everything lies in one space if one suffices (the first such in order of preference); otherwise
-    each buffer lies in its most preferred space with room.
+    Everything lies in one space if one suffices (the first such in order of preference), in the fewest bytes that
+    the search finds; otherwise as few bytes as can be lie in the less preferred spaces.
 
     Raises:
-        FitError: the buffers do not fit; it names need, have, difference and the operator at the peak.
+        FitError: no placement was found; it names need, have, difference and the operator at the peak.
     """
-    attempts: list[tuple[Space, ...]] = [(space,) for space in problem.spaces if _all_may_use(problem, space)]
-    if len(problem.spaces) > 1:
-        attempts.append(problem.spaces)
-    for spaces in attempts:
-        layout = min((_greedy(problem, spaces, order) for order in _ORDERS), key=lambda found: found.cost)
-        if layout.overrun == 0:
-            return MemoryPlan(problem, layout.placements)
-    raise _does_not_fit(problem, layout.overrun)
+    groups = _from_zero(problem.groups)
+    spaces = [space.name for space in problem.spaces]
+    over = -1
+    for index, space in enumerate(problem.spaces):
+        if all(space in problem.may_use(buffer) for buffer in problem.buffers):
+            offsets, arena = _in_one_space(_unnamed(groups), space.capacity)
+            over = max(0, arena - space.capacity)
+            if over == 0:
+                return _named(problem, spaces, Layout((index,) * len(groups), offsets, 0, 0, arena))
+    if len(spaces) > 1:
+        layout = _over_all(
+            _by_events(groups),
+            tuple((space.name, space.capacity) for space in problem.spaces),
+        )
+        over = layout.overrun
+        if over == 0:
+            return _named(problem, spaces, layout)
+    raise _does_not_fit(problem, over)
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """One attempt: it may run over the end of the spaces, by `overrun` bytes in all."""
-
-    placements: dict[str, Placement]
-    overrun: int
-    arena: int
-
-    @property
-    def cost(self) -> tuple[int, int]:
-        return self.overrun, self.arena
+def placement_note() -> str:
+    """What a report should say of how placement was searched; empty if nothing."""
+    return searcher()[1]
 
 
-def _all_may_use(problem: Problem, space: Space) -> bool:
-    return all(space in problem.may_use(buffer) for buffer in problem.buffers)
+def greedy_bytes(problem: Problem) -> int:
+    """Bytes that the best greedy order takes in one space: what `plan` starts from."""
+    groups = _unnamed(_from_zero(problem.groups))
+    return min((_arena(groups, offsets) for offsets in _greedy_offsets(groups)), default=0)
 
 
-def _greedy(problem: Problem, spaces: Sequence[Space], order: Callable[[Buffer], tuple[int, ...]]) -> _Layout:
-    """First fit in `order`. What fits nowhere goes where it reaches the least beyond the end."""
-    inside: dict[str, list[tuple[Buffer, int]]] = {space.name: [] for space in spaces}
-    end = {space.name: 0 for space in spaces}
-    placements: dict[str, Placement] = {}
-    for buffer in sorted(problem.buffers, key=lambda b: (*order(b), b.name)):
-        choices = []
-        for preference, space in enumerate(problem.may_use(buffer)):
-            if space.name not in inside:
-                continue
-            offset = _lowest_offset(buffer, inside[space.name])
-            over = max(0, offset + buffer.size - space.capacity)
-            choices.append((over, preference, space.name, offset))
-        _, _, name, offset = min(choices)
-        inside[name].append((buffer, offset))
-        end[name] = max(end[name], offset + buffer.size)
-        placements[buffer.name] = Placement(name, offset)
-    overrun = sum(max(0, end[space.name] - space.capacity) for space in spaces)
-    return _Layout(placements, overrun, arena=sum(end.values()))
+def _from_zero(groups: _Groups) -> _Groups:
+    """The groups with their steps counted from the first that matters: equal problems become equal values."""
+    start = min((g.first for g in groups), default=0)
+    return tuple(
+        g._replace(parts=tuple(Part(p.first - start, p.last - start, p.low, p.high) for p in g.parts)) for g in groups
+    )
 
 
-def _lowest_offset(buffer: Buffer, placed: Sequence[tuple[Buffer, int]]) -> int:
-    """The lowest aligned offset at which `buffer` meets none of those `placed` in the same space."""
-    offset = 0
-    for start, end in sorted((at, at + other.size) for other, at in placed if buffer.meets(other)):
-        if offset + buffer.size <= start:
-            break
-        offset = max(offset, -(-end // buffer.alignment) * buffer.alignment)
-    return offset
+def _by_events(groups: _Groups) -> _Groups:
+    """The groups with only those steps counted at which something begins or ends."""
+    events = sorted({step for g in groups for p in g.parts for step in (p.first, p.last)})
+    number = {step: i for i, step in enumerate(events)}
+    return tuple(
+        g._replace(parts=tuple(Part(number[p.first], number[p.last], p.low, p.high) for p in g.parts)) for g in groups
+    )
+
+
+def _unnamed(groups: _Groups) -> _Groups:
+    return tuple(g._replace(name="", members=(), allowed=None) for g in groups)
+
+
+@lru_cache(maxsize=1024)
+def _in_one_space(groups: _Groups, capacity: int) -> tuple[tuple[int, ...], int]:
+    """The offsets of the groups and the bytes they take."""
+    if not groups:
+        return (), 0
+    start = min(_greedy_offsets(groups), key=lambda offsets: _arena(groups, offsets))
+    best = minimize(groups, start, capacity)
+    return best.offsets, best.arena
+
+
+@lru_cache(maxsize=256)
+def _spilled(groups: _Groups, capacities: tuple[int, ...], allowed: tuple[tuple[int, ...], ...]) -> Layout:
+    return spill(groups, capacities, allowed, [order.key for order in _ORDERS])
+
+
+def _over_all(groups: _Groups, spaces: tuple[tuple[str, int], ...]) -> Layout:
+    allowed = tuple(
+        tuple(i for i, (name, _) in enumerate(spaces) if g.allowed is None or name in g.allowed) for g in groups
+    )
+    return _spilled(_unnamed(groups), tuple(capacity for _, capacity in spaces), allowed)
+
+
+def _arena(groups: _Groups, offsets: Sequence[int]) -> int:
+    return max((at + g.height for at, g in zip(offsets, groups, strict=True)), default=0)
+
+
+def _greedy_offsets(groups: _Groups) -> list[tuple[int, ...]]:
+    far = sum(g.height + g.modulus for g in groups)
+    everywhere = ((0,),) * len(groups)
+    return [first_fit(groups, (far,), everywhere, order.key).offsets for order in _ORDERS]
+
+
+def _named(problem: Problem, spaces: Sequence[str], layout: Layout) -> MemoryPlan:
+    placements = {}
+    for group, space, offset in zip(problem.groups, layout.spaces, layout.offsets, strict=True):
+        for name, distance in group.members:
+            placements[name] = Placement(spaces[space], offset + distance)
+    return MemoryPlan(problem, {buffer.name: placements[buffer.name] for buffer in problem.buffers})
 
 
 def _does_not_fit(problem: Problem, overrun: int) -> FitError:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from edgec.schedule.rigid import Anchored, RigidGroup, rigid_groups
+
 
 @dataclass(frozen=True)
 class Buffer:
@@ -23,6 +25,8 @@ class Buffer:
         last: first step at which it is dead again, after `first`.
         alignment: its offset is a multiple of this.
         allowed: the spaces it may lie in, or None for all of them.
+        anchor: `(a, d)`: it lies at offset(a) + d, in the same space, and may share bytes with `a` while both live
+            (an output inside its dying input; that this is safe is proven where the anchor is made).
     """
 
     name: str
@@ -31,6 +35,7 @@ class Buffer:
     last: int
     alignment: int = 4
     allowed: frozenset[str] | None = None
+    anchor: tuple[str, int] | None = None
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.alignment < 1 or not 0 <= self.first < self.last:
@@ -85,6 +90,16 @@ class Problem:
         for buffer in self.buffers:
             if buffer.allowed is not None and not buffer.allowed & spaces:
                 raise ValueError(f"buffer {buffer.name!r} may lie in none of the spaces {sorted(spaces)}")
+        for group in self.groups:
+            if group.allowed is not None and not group.allowed & spaces:
+                raise ValueError(f"{group.name!r} and what is anchored to it may lie in no common space")
+
+    @cached_property
+    def groups(self) -> tuple[RigidGroup, ...]:
+        """What moves as one: every buffer with all that is anchored to it; most groups are one buffer."""
+        return rigid_groups(
+            [Anchored(b.name, b.size, b.first, b.last, b.alignment, b.allowed, b.anchor) for b in self.buffers]
+        )
 
     def may_use(self, buffer: Buffer) -> tuple[Space, ...]:
         """The spaces that `buffer` may lie in, the preferred one first."""
@@ -96,11 +111,11 @@ class Problem:
 
     @cached_property
     def peak(self) -> Peak:
-        """The step with the largest sum of live bytes, the first of them if there are several."""
+        """The step with the most live bytes, the first if there are several; shared bytes count once."""
         change: dict[int, int] = {}
-        for buffer in self.buffers:
-            change[buffer.first] = change.get(buffer.first, 0) + buffer.size
-            change[buffer.last] = change.get(buffer.last, 0) - buffer.size
+        for part in (part for group in self.groups for part in group.parts):
+            change[part.first] = change.get(part.first, 0) + part.high - part.low
+            change[part.last] = change.get(part.last, 0) - part.high + part.low
         best = Peak(step=0, live_bytes=0)
         live = 0
         for step in sorted(change):
@@ -154,7 +169,7 @@ class MemoryPlan:
 
     @property
     def placement_bound_bytes(self) -> int:
-        """The largest sum of live bytes at one step: no placement of this order needs less."""
+        """The most bytes live at one step, shared ones once: no placement of this order needs less."""
         return self.problem.peak.live_bytes
 
     @property

@@ -72,6 +72,54 @@ static inline uint32_t edgec_sxtb16_ror8(uint32_t bytes)
     return edgec_sxtb16((bytes >> 8) | (bytes << 24));
 }
 
+/* UXTB16: bytes 0 and 2 become lanes 0 and 1; with ROR #8 bytes 1 and 3. Compilers know these expressions. */
+static inline uint32_t edgec_uxtb16(uint32_t bytes) { return bytes & 0x00FF00FFu; }
+static inline uint32_t edgec_uxtb16_ror8(uint32_t bytes) { return (bytes >> 8) & 0x00FF00FFu; }
+
+/* SSUB16: a0 - b0 and a1 - b1, each modulo 2^16. */
+static inline uint32_t edgec_ssub16(uint32_t a, uint32_t b)
+{
+#if EDGEC_HAS_DSP
+    return (uint32_t)__ssub16((int16x2_t)a, (int16x2_t)b);
+#else
+    return ((a - b) & 0xFFFFu) | ((a & 0xFFFF0000u) - (b & 0xFFFF0000u));
+#endif
+}
+
+/* SXTAB16: bytes 0 and 2, sign-extended, added to the lanes, each modulo 2^16. */
+static inline uint32_t edgec_sxtab16(uint32_t lanes, uint32_t bytes)
+{
+#if EDGEC_HAS_DSP
+    return (uint32_t)__sxtab16((int16x2_t)lanes, (int8x4_t)bytes);
+#else
+    const uint32_t widened = edgec_sxtb16(bytes);
+    return ((lanes + widened) & 0xFFFFu) | ((lanes & 0xFFFF0000u) + (widened & 0xFFFF0000u));
+#endif
+}
+
+/* SXTAB16 with ROR #8: bytes 1 and 3. */
+static inline uint32_t edgec_sxtab16_ror8(uint32_t lanes, uint32_t bytes)
+{
+    return edgec_sxtab16(lanes, (bytes >> 8) | (bytes << 24));
+}
+
+/* SSUB8 and SEL: the larger of two signed bytes, four times. */
+static inline uint32_t edgec_larger_bytes(uint32_t a, uint32_t b)
+{
+#if EDGEC_HAS_DSP
+    uint32_t larger; /* one piece: the flags between the two are no value that a compiler knows */
+    __asm__("ssub8 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(larger) : "r"(a), "r"(b) : "cc");
+    return larger;
+#else
+    uint32_t larger = 0;
+    for (int i = 0; i < 32; i += 8) {
+        const uint32_t from = ((a >> i & 0xFFu) ^ 0x80u) > ((b >> i & 0xFFu) ^ 0x80u) ? a : b;
+        larger |= from & (uint32_t)0xFF << i;
+    }
+    return larger;
+#endif
+}
+
 /* SMMLAR: addend + round(a*b / 2^32), halves up, modulo 2^32. */
 static inline int32_t edgec_smmlar(int32_t a, int32_t b, int32_t addend)
 {

@@ -48,6 +48,7 @@ def main() -> int:
     parser.add_argument("--target", required=True, help="target name or TOML file")
     parser.add_argument("--symbol", required=True, help="function whose calls are counted as operators")
     parser.add_argument("--alignment", action="store_true", help="check the alignment of multi-word accesses")
+    parser.add_argument("--timing", action="store_true", help="count flash traffic and estimate cycles")
     arguments = parser.parse_args()
     try:
         try:
@@ -61,7 +62,8 @@ def main() -> int:
             ) from None
         line = SerialLine()
         target, image = load_target(arguments.target), ElfImage(arguments.elf)
-        board = Board(target, image, arguments.symbol, line, alignment=arguments.alignment)
+        checks = {"alignment": arguments.alignment, "timing": arguments.timing}
+        board = Board(target, image, arguments.symbol, line, **checks)
     except EdgecError as error:
         _say({"error": error.what, "need": error.need, "have": error.have, "hints": list(error.hints)})
         return error.exit_code

@@ -20,6 +20,7 @@ from edgec.device.board_sim.peripherals import (
 )
 from edgec.device.board_sim.probe import Probe
 from edgec.device.board_sim.serial_line import SerialLine
+from edgec.device.cycles import timing_model
 from edgec.device.elf_image import ElfImage
 from edgec.errors import DeviceError
 from edgec.target import Enable, Peripheral, Region, Target
@@ -55,7 +56,14 @@ class Board:
     """
 
     def __init__(
-        self, target: Target, image: ElfImage, symbol: str, line: SerialLine, *, alignment: bool = False
+        self,
+        target: Target,
+        image: ElfImage,
+        symbol: str,
+        line: SerialLine,
+        *,
+        alignment: bool = False,
+        timing: bool = False,
     ) -> None:
         self.target, self.image = target, image
         self.fault: dict[str, Any] | None = None
@@ -73,7 +81,9 @@ class Board:
         self._map_registers()
         uc.hook_add(unicorn.UC_HOOK_MEM_INVALID, self._on_invalid)
         uc.hook_add(unicorn.UC_HOOK_INTR, self._on_exception)
-        self.probe = Probe(uc, image, image.function(symbol), target.internal_flash().origin, alignment=alignment)
+        model = timing_model(target) if timing else None
+        origin = target.internal_flash().origin
+        self.probe = Probe(uc, image, image.function(symbol), origin, alignment=alignment, timing=model)
 
     def run(self) -> dict[str, Any]:
         """Start at the reset vector; returns the fault that ended it."""

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Runs before every basic block of the simulated core: counts instructions, in total and per call of the run function. */
 #include <stdint.h>
+#include <string.h>
 
-enum { FLASH_HALFWORDS = 1 << 20, OPERATORS_MAX = 4096, USES_FPU = 1 };
+#include "timing.h"
+
+enum { FLASH_HALFWORDS = 1 << 20, OPERATORS_MAX = 4096, BLOCK_BYTES_MAX = 4096, USES_FPU = 1, BEGINS_WIDE = 2 };
 
 typedef struct {
   uint16_t instructions, bytes;
-  uint8_t flags;
+  uint16_t cycles, again; /* of issue, and only when the run is timed; again: when the block follows itself */
+  uint8_t flags, end;
 } block;
 
 typedef struct {
@@ -17,8 +21,9 @@ typedef struct {
   int (*mem_read)(void *uc, uint64_t address, void *bytes, uint64_t size);
   int (*reg_read)(void *uc, int reg, void *value);
   int (*stop)(void *uc);
-  int register_lr, register_sp;
+  int register_lr, register_sp, register_xpsr;
   const int *registers; /* the engine's numbers of r0 to r15 */
+  const timing_machine *timing; /* what cycles are estimated for, or null */
   /* Results. */
   uint32_t fpu_fault; /* address of the first block that used the FPU while it was off */
   uint32_t unaligned_pc, unaligned_address; /* first access that needs a word boundary and has none */
@@ -33,19 +38,36 @@ typedef struct {
 
 static probe state;
 static block blocks[FLASH_HALFWORDS];
+static timing_access accesses[FLASH_HALFWORDS]; /* of every instruction that a timed run has met */
+/* Estimates of the last complete run and of the one in progress: of the run function itself, then of its operators. */
+static timing_cost costs[OPERATORS_MAX + 1], now_costs[OPERATORS_MAX + 1];
+static struct {
+  uint32_t place, block_end;
+  uint8_t end;
+} before; /* where the instructions of the block before were counted, and how it ended */
 
 probe *probe_state(void) { return &state; }
 uint32_t probe_size(void) { return sizeof state; }
+const timing_cost *probe_costs(void) { return costs; }
+uint32_t probe_machine_size(void) { return sizeof(timing_machine); }
 
 static block decode(void *uc, uint32_t address, uint32_t size) {
-  block b = {0, (uint16_t)size, 0};
-  uint16_t code[2];
+  static uint8_t code[2 * BLOCK_BYTES_MAX];
+  block b = {0, (uint16_t)size, 0, 0, 0, END_NONE};
+  if (size > BLOCK_BYTES_MAX || state.mem_read(uc, address, code, size) != 0) return b;
   for (uint32_t at = 0; at < size;) {
-    if (state.mem_read(uc, address + at, code, at + 4u <= size ? 4u : 2u) != 0) break;
-    const int wide = (code[0] >> 11) >= 0x1D;
-    if (wide && (code[0] & 0xEC00) == 0xEC00 && ((code[1] >> 8) & 0xE) == 0xA) b.flags |= USES_FPU; /* coprocessors 10, 11 */
+    const int wide = code[at + 1u] >= 0xE8;
+    if (wide && (code[at + 1u] & 0xEC) == 0xEC && at + 4u <= size && (code[at + 3u] & 0xE) == 0xA) b.flags |= USES_FPU; /* coprocessors 10, 11 */
+    if (wide && at == 0) b.flags |= BEGINS_WIDE;
     at += wide ? 4u : 2u;
     b.instructions++;
+  }
+  const uint32_t index = (address - state.flash_origin) >> 1;
+  timing_access *noted = index + size / 2u <= FLASH_HALFWORDS && index < FLASH_HALFWORDS ? accesses + index : 0;
+  if (state.timing != 0) {
+    b.cycles = (uint16_t)timing_block(code, size, state.timing->core, &b.end, noted);
+    memcpy(code + size, code, size);
+    b.again = (uint16_t)(timing_block(code, 2u * size, state.timing->core, &b.end, 0) - b.cycles);
   }
   return b;
 }
@@ -60,6 +82,11 @@ static void begin(void *uc) {
   state.current = 0;
   state.now_overhead = 0;
   for (uint32_t i = 0; i < state.operator_count; i++) state.now[i] = 0;
+  memset(now_costs, 0, (state.operator_count + 1u) * sizeof now_costs[0]);
+  before.end = END_NONE;
+  before.block_end = 0;
+  timing_forget_memory(); /* every run begins with cold caches: its estimate depends on nothing before it */
+  timing_forget_branches();
 }
 
 static void finish(void) {
@@ -67,6 +94,45 @@ static void finish(void) {
   state.runs++;
   state.overhead = state.now_overhead;
   for (uint32_t i = 0; i < state.operator_count; i++) state.operators[i] = state.now[i];
+  memcpy(costs, now_costs, (state.operator_count + 1u) * sizeof costs[0]);
+}
+
+static void finish_branch(uint32_t to, int wide) {
+  now_costs[before.place].branch += timing_branch(state.timing->core, before.end, before.block_end, to, wide);
+}
+
+static void estimate(uint32_t address, const block *b, uint32_t place) {
+  timing_cost *cost = &now_costs[place];
+  const uint32_t block_end = address + b->bytes;
+  cost->issue += before.block_end == block_end && before.place == place ? b->again : b->cycles;
+  timing_fetch(state.timing, cost, address, b->bytes, b->cycles);
+  before.place = place;
+  before.block_end = block_end;
+  before.end = b->end;
+}
+
+static int holds(void *uc, uint32_t condition) {
+  uint32_t flags = 0;
+  if (condition >= ALWAYS) return 1;
+  state.reg_read(uc, state.register_xpsr, &flags);
+  const uint32_t n = flags >> 31, z = flags >> 30 & 1u, c = flags >> 29 & 1u, v = flags >> 28 & 1u;
+  const uint32_t met[] = {z, c, n, v, c & ~z, n == v, (n == v) & ~z};
+  return (int)((met[condition >> 1] & 1u) ^ (condition & 1u));
+}
+
+/* Runs before every instruction of a timed run. The engine (unicorn 2.1.4) has hooks on accesses too, but loses values
+ * that it keeps across a store when there is one, so that the address is computed here. */
+void probe_access(void *uc, uint64_t where, uint32_t size, void *data) {
+  (void)size, (void)data;
+  const uint32_t pc = (uint32_t)where & ~1u, index = (pc - state.flash_origin) >> 1;
+  if (!state.active || index >= FLASH_HALFWORDS || accesses[index].bytes == 0) return;
+  const timing_access *access = &accesses[index];
+  if (!holds(uc, access->condition)) return;
+  uint32_t address = (pc + 4u) & ~3u, offset = 0;
+  if (access->base != PC) state.reg_read(uc, state.registers[access->base], &address);
+  if (access->index != NO_REGISTER) state.reg_read(uc, state.registers[access->index], &offset);
+  address += (offset << access->shift) + (uint32_t)access->offset;
+  timing_data(state.timing, &now_costs[before.place], address, access->bytes, access->store);
 }
 
 void probe_block(void *uc, uint64_t where, uint32_t size, void *data) {
@@ -87,6 +153,7 @@ void probe_block(void *uc, uint64_t where, uint32_t size, void *data) {
   state.total += b->instructions;
   if (address == state.run_start && !state.active) begin(uc);
   if (!state.active) return;
+  if (state.timing != 0) finish_branch(address, b->flags & BEGINS_WIDE);
   if (address == state.return_address) {
     finish();
     return;
@@ -95,10 +162,13 @@ void probe_block(void *uc, uint64_t where, uint32_t size, void *data) {
     state.now_overhead += b->instructions;
     const uint32_t end = (address - state.run_start + size) >> 1; /* the block's last instruction may be a call */
     state.current = end >= 2 && state.calls[end - 2] != 0 ? state.calls[end - 2] : state.calls[end - 1];
+    if (state.timing != 0) estimate(address, b, 0);
   } else if (state.current != 0) {
     state.now[state.current - 1] += b->instructions;
+    if (state.timing != 0) estimate(address, b, state.current);
   } else {
     state.now_overhead += b->instructions;
+    if (state.timing != 0) estimate(address, b, 0);
   }
 }
 

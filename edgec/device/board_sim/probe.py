@@ -4,22 +4,18 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import unicorn
 from unicorn import arm_const
 from unicorn.unicorn_py3 import unicorn as engine
 
+from edgec.device.board_sim.timing import Cost, Machine, flash_names, machine, native_library
+from edgec.device.cycles import TimingModel
 from edgec.device.elf_image import ElfImage, Function
-from edgec.device.toolchain import Source, build_host_library, cache_dir, toolchain_version
 from edgec.errors import DeviceError
 
 _OPERATORS_MAX = 4096
-_HOOK = Path(__file__).with_name("hook.c")
 
 
 class _State(ctypes.Structure):
@@ -34,7 +30,9 @@ class _State(ctypes.Structure):
         ("stop", ctypes.c_void_p),
         ("register_lr", ctypes.c_int),
         ("register_sp", ctypes.c_int),
+        ("register_xpsr", ctypes.c_int),
         ("registers", ctypes.POINTER(ctypes.c_int)),
+        ("timing", ctypes.POINTER(Machine)),
         ("fpu_fault", ctypes.c_uint32),
         ("unaligned_pc", ctypes.c_uint32),
         ("unaligned_address", ctypes.c_uint32),
@@ -52,24 +50,27 @@ class _State(ctypes.Structure):
     )
 
 
-def _library() -> Path:
-    digest = hashlib.sha256(_HOOK.read_bytes() + toolchain_version().encode()).hexdigest()[:24]
-    path = cache_dir() / "board_sim" / f"hook-{digest}.so"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix="part-") as part:
-            built = build_host_library([Source(_HOOK, "bench")], [], Path(part))
-            os.replace(built, path)
-    return path
-
-
 class Probe:
-    """Counts of instructions: all since reset, and those of the last complete call of the run function."""
+    """Counts of instructions: all since reset, and those of the last complete call of the run function.
 
-    def __init__(self, uc: Any, image: ElfImage, run: Function, flash_origin: int, *, alignment: bool) -> None:
-        self._library = ctypes.CDLL(str(_library()))
+    With a timing model also the bytes of data that a run reads from flash, and its cycles, as an estimate.
+    """
+
+    def __init__(
+        self,
+        uc: Any,
+        image: ElfImage,
+        run: Function,
+        flash_origin: int,
+        *,
+        alignment: bool,
+        timing: TimingModel | None = None,
+    ) -> None:
+        self._library = ctypes.CDLL(str(native_library()))
         self._library.probe_state.restype = ctypes.POINTER(_State)
-        if self._library.probe_size() != ctypes.sizeof(_State):
+        self._library.probe_costs.restype = ctypes.POINTER(Cost)
+        sizes = self._library.probe_size(), self._library.probe_machine_size()
+        if sizes != (ctypes.sizeof(_State), ctypes.sizeof(Machine)):
             raise DeviceError("the simulator's hook does not match its description")
         self.calls = image.calls(run)
         if len(self.calls) > _OPERATORS_MAX:
@@ -84,6 +85,7 @@ class Probe:
         state.operator_count = len(self.calls)
         state.calls = self._table
         state.register_lr, state.register_sp = arm_const.UC_ARM_REG_LR, arm_const.UC_ARM_REG_SP
+        state.register_xpsr = arm_const.UC_ARM_REG_XPSR
         for name, function in (
             ("mem_read", "uc_mem_read"),
             ("reg_read", "uc_reg_read"),
@@ -93,6 +95,11 @@ class Probe:
         names = [f"R{i}" for i in range(13)] + ["SP", "LR", "PC"]
         self._registers = (ctypes.c_int * 16)(*(getattr(arm_const, f"UC_ARM_REG_{n}") for n in names))
         state.registers = self._registers
+        self._flash: list[str] | None = None
+        if timing is not None:
+            self._machine, self._flash = machine(timing), flash_names(timing)
+            state.timing = ctypes.pointer(self._machine)
+            self._attach(uc, unicorn.UC_HOOK_CODE, self._library.probe_access)
         self._attach(uc, unicorn.UC_HOOK_BLOCK, self._library.probe_block)
         if alignment:
             self._attach(uc, unicorn.UC_HOOK_CODE, self._library.probe_instruction)
@@ -113,15 +120,28 @@ class Probe:
         state = self.state
         counts = state.operators[: len(self.calls)]
         operators = [
-            {"index": i, "symbol": self._callee(call.target), "instructions": counts[i]}
+            {"index": i, "symbol": self._callee(call.target), "instructions": counts[i], "cost": self._cost(i + 1)}
             for i, call in enumerate(self.calls)
         ]
         return {
             "runs": state.runs,
             "instructions": state.overhead + sum(counts),
             "overhead": state.overhead,
+            "overhead_cost": self._cost(0),
             "entry_sp": state.entry_sp,
             "operators": operators,
+        }
+
+    def _cost(self, place: int) -> dict[str, Any] | None:
+        """Estimate and flash traffic of the run function itself (place 0) or of one of its calls."""
+        if self._flash is None:
+            return None
+        cost = self._library.probe_costs()[place]
+        return {
+            "issue": cost.issue,
+            "branch": cost.branch,
+            "memory": cost.memory,
+            "flash": {name: [cost.read[i], cost.fetched[i]] for i, name in enumerate(self._flash)},
         }
 
     def _callee(self, target: int | None) -> str:

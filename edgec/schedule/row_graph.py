@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Program -> what tiling sees of it: which calls go by rows, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgec.kernels.registry import Machine
+from edgec.kernels.select import PREPARE, Implementation, scratch_bytes
+from edgec.operators import TensorType, get_operator, operators
+from edgec.operators.access import RowAccess
+from edgec.operators.integer import product
+from edgec.program import Call, Program
+from edgec.schedule.overlap import safe_distances
+from edgec.schedule.rows import GROUP, RowGraph, Scratch, Work
+
+# Estimates of instructions for choosing between schedules; `edgec bench operators` measures.
+_PER_MAC = {"attention_s8": 1.22}
+_PER_MAC_ELSE = 0.82
+_PER_ELEMENT = {"softmax_s8": 12, "layer_norm_s8": 11, "rms_norm_s8": 11, "add_s8": 4, "table_s8": 3, "mul_s8": 6}
+_PER_ELEMENT_ELSE = 2
+_PER_PACKED_ELEMENT = 2.1
+"""For each element that a dense kernel widens before it multiplies."""
+
+
+def row_accesses(program: Program, call: Call) -> tuple[RowAccess | None, ...]:
+    """The rows of each operand that rows of a call's result need, in the order of its inputs; None for all."""
+    if call.op not in operators():  # packs for a kernel, or only TVM knows it: a barrier
+        return (None,) * len(call.inputs)
+    types = [program.tensors[n].type for n in program.operands(call)]
+    found = get_operator(call.op).rows_read(types, **call.attrs)
+    return tuple(access if access is not None and access.rowwise else None for access in found)
+
+
+def row_graph(program: Program, implementations: Sequence[Implementation], machine: Machine) -> RowGraph:
+    """The operators by rows of a program whose kernels are selected."""
+    values = {
+        program.storage(n)
+        for call in program.calls
+        for n in (*call.inputs, *call.outputs)
+        if program.tensors[program.root(n)].data is None
+    }
+    sizes = {n: program.tensors[n].type.bytes for n in program.tensors if n in values}
+    given = {program.storage(p.tensor) for p in program.outputs}
+    works = [
+        _work(program, step, implementation, values, machine) for step, implementation in enumerate(implementations)
+    ]
+    return RowGraph(tuple(works), sizes, frozenset(given & values))
+
+
+def _work(program: Program, step: int, implementation: Implementation, values: set[str], machine: Machine) -> Work:
+    call = program.calls[step]
+    accesses = row_accesses(program, call)
+    rows: list[str] = []
+    whole: list[str] = []
+    for name, access in zip(call.inputs, accesses, strict=True):
+        value = program.storage(name)
+        if value in values:
+            (whole if access is None else rows).append(value)
+    out = program.tensors[call.outputs[0]].type
+    scratch = _scratch(program, call, implementation, machine)
+    unit = next((a.out_elements for a in accesses if a is not None), product(out.shape))
+    written = program.storage(call.outputs[0])
+    return Work(
+        call.name,
+        tuple(dict.fromkeys(v for v in rows if v not in whole)),
+        tuple(dict.fromkeys(whole)),
+        written,
+        product(out.shape) // max(unit, 1),
+        _instructions(call, out, product(program.tensors[call.inputs[0]].type.shape) if scratch.per_row else 0),
+        sum(p.values.nbytes for p in implementation.constants.values()),
+        scratch,
+        _over(program, call, implementation, values),
+        cheap=call.macs == 0 and call.op != PREPARE,
+        step=step,
+    )
+
+
+def _scratch(program: Program, call: Call, implementation: Implementation, machine: Machine) -> Scratch:
+    """What a call takes for any number of rows, and for each that it packs at a time."""
+    one, two = (scratch_bytes(program, call, implementation, machine, panel) for panel in (GROUP, 2 * GROUP))
+    per_row = (two - one) // GROUP
+    return Scratch(one - GROUP * per_row, per_row)
+
+
+def _over(
+    program: Program, call: Call, implementation: Implementation, values: set[str]
+) -> tuple[tuple[str, int], ...]:
+    """Values that the result may take the bytes of, with the distances."""
+    if call.op != PREPARE and call.op not in operators():
+        return ()
+    found = safe_distances(program, call, implementation)
+    return tuple((program.storage(root), d) for root, d in found.items() if program.storage(root) in values)
+
+
+def _instructions(call: Call, out: TensorType, widened: int) -> int:
+    work = call.macs * _PER_MAC.get(call.op, _PER_MAC_ELSE) + widened * _PER_PACKED_ELEMENT
+    return int(work + product(out.shape) * _PER_ELEMENT.get(call.op, _PER_ELEMENT_ELSE))

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Phase 5 of the compile, but for the offsets: kernels, order, tiling and overlap of a program for its target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from edgec.kernels.registry import Machine
+from edgec.kernels.select import Choice, Implementation, machine_of, select_kernel, select_kernels
+from edgec.program import Call, Program
+from edgec.schedule.blocks import apply
+from edgec.schedule.heads import split_heads
+from edgec.schedule.row_graph import row_graph
+from edgec.schedule.rows import RowGraph
+from edgec.schedule.tile import Goal, Tiling, choose, frontier, untiled
+from edgec.target import Target
+
+Lever = Literal["order", "overlap", "tile", "place"]
+LEVERS: tuple[Lever, ...] = ("order", "overlap", "tile", "place")
+"""What the scheduler may do, each on top of the ones before it; what feeds an image by rows is a matter of the API."""
+_FLASH_READS = {False: 8, True: 4}
+"""How often a balanced schedule may read all weights on average; the second where they lie in external memory."""
+_LINE = 32
+"""Bytes of weights that one wait for flash brings."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a schedule is for.
+
+    Attributes:
+        goal: see `edgec.schedule.tile.choose`.
+        arena: most bytes of arena, or None for what the target has.
+        levers: what the scheduler may do.
+    """
+
+    goal: Goal = "balanced"
+    arena: int | None = None
+    levers: Sequence[Lever] = LEVERS
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A program as it will run.
+
+    Attributes:
+        program: its calls in order, with loops.
+        implementations: the kernel of each call.
+        order_bound: no order of the operators, each run whole, has a smaller sum of live bytes.
+        schedule_bound: no tiling that was considered has one.
+        saved: the sum of live bytes at the peak with each lever on top of those before it, by the lever; the first
+            entry, "none", is the order of the graph.
+    """
+
+    program: Program
+    implementations: list[Implementation]
+    order_bound: int | None = None
+    schedule_bound: int | None = None
+    saved: tuple[tuple[str, int], ...] = ()
+
+
+def schedule_program(program: Program, target: Target, choice: Choice, wishes: Wishes | None = None) -> Scheduled:
+    """The program as it will run on `target`.
+
+    Programs with state and those for a computer run call by call, as they are.
+    """
+    wishes = wishes or Wishes()
+    features, machine = target.cpu.features, machine_of(target)
+    if not target.ram_spans() or program.states or not program.calls:
+        plain = replace(program, calls=list(program.calls), tensors=dict(program.tensors))
+        return Scheduled(plain, select_kernels(plain, features, choice, machine))
+    forms = [_Form.of(form, target, choice) for form in (program, split_heads(program))]
+    graphs = [_allowed(form.graph, wishes.levers) for form in forms]
+    machine = machine_of(target) if forms[0].inside(target) else _external(target)
+    cost = machine.flash_wait_states / _LINE
+    found: dict[Tiling, _Form] = {}
+    for form, graph in zip(forms, graphs, strict=True):
+        tilings = frontier(graph, cost) if "tile" in wishes.levers else [untiled(graph, "order" in wishes.levers)]
+        found |= dict.fromkeys(tilings, form)
+    reads = _FLASH_READS[not forms[0].inside(target)] * forms[0].weights
+    tiling = choose(list(found), wishes.goal, cost, reads, wishes.arena)
+    form = found[tiling]
+
+    def implement(part: Program, call: Call, panel: int) -> tuple[Call, Implementation]:
+        return select_kernel(part, call, features, choice, machine_of(target), panel)
+
+    new, implementations = apply(tiling, form.program, form.implementations, implement)
+    return Scheduled(
+        new,
+        implementations,
+        min(untiled(form.graph, ordered=True).peak for form in forms),
+        min(t.peak for t in found),
+        _savings(forms[0].graph, tiling),
+    )
+
+
+@dataclass(frozen=True)
+class _Form:
+    """One way to write a program, with kernels and what tiling sees of it."""
+
+    program: Program
+    implementations: list[Implementation]
+    graph: RowGraph
+    weights: int
+
+    @staticmethod
+    def of(program: Program, target: Target, choice: Choice) -> _Form:
+        selected = replace(program, calls=list(program.calls), tensors=dict(program.tensors))
+        implementations = select_kernels(selected, target.cpu.features, choice, machine_of(target))
+        graph = row_graph(selected, implementations, machine_of(target))
+        return _Form(selected, implementations, graph, sum(w.weights for w in graph.works))
+
+    def inside(self, target: Target) -> bool:
+        """Whether its weights fit the internal flash."""
+        return self.weights <= target.internal_flash().size
+
+
+def _external(target: Target) -> Machine:
+    slowest = max(region.wait_states for region in target.flash_regions())
+    return replace(machine_of(target), flash_wait_states=slowest)
+
+
+def _allowed(graph: RowGraph, levers: Sequence[Lever]) -> RowGraph:
+    if "overlap" in levers:
+        return graph
+    return replace(graph, works=tuple(replace(w, over=()) for w in graph.works))
+
+
+def _savings(graph: RowGraph, chosen: Tiling) -> tuple[tuple[str, int], ...]:
+    apart = _allowed(graph, ())
+    return (
+        ("none", untiled(apart, ordered=False).peak),
+        ("order", untiled(apart, ordered=True).peak),
+        ("overlap", untiled(graph, ordered=True).peak),
+        ("tile", chosen.peak),
+    )
