@@ -24,7 +24,7 @@ from tests.command_line import Answer, done, edgec, tree
 from tests.conftest import Compiled
 from tests.small_models import IMAGE, Graph, attention_block, patch_classifier, samples
 
-VERBS = ("doctor", "models", "targets", "export", "quantize", "compile", "run", "profile", "bench")
+VERBS = ("doctor", "models", "targets", "export", "quantize", "compile", "run", "profile", "bench", "plan")
 
 # The interface that scripts rely on; a key may be added, none may go.
 COMPILE_KEYS = {

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 LIMIT, NONE, FOUND = -1, 0, 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shapes:
     """Groups as the search sees them, in sections (maximal sets of what is live together) instead of steps.
 

@@ -122,6 +122,10 @@ class Stage:
                 over = dict(work.over).get(read)
                 if i > writer or (i == writer and over is None):
                     return None
+                # A kernel's own blocks of rows begin anew with each turn; its distance is that of unbroken ones.
+                broken = block < self.ticks and block * self.rows_a_tick % GROUP
+                if i == writer and broken and (over or self.graph.sizes[read] != self.graph.sizes[made]):
+                    return None
                 distance = over if i == writer and over is not None else distance
         turns = -(-self.ticks // block)
         grows = (self.graph.sizes[made] - self.graph.sizes[read]) / self.ticks * block
