@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgec.errors import UsageError
+from edgec.json_text import json_text
 from edgec.target import Target, load_target
 
 SCHEMA = "edgec.manifest/1"
@@ -232,8 +233,8 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: object) -> None:
-    """JSON for people and programs: indented, keys in the order given."""
-    path.write_text(json.dumps(value, indent=2) + "\n")
+    """Write `json_text` of a value."""
+    path.write_text(json_text(value) + "\n")
 
 
 def _port(entry: dict[str, Any]) -> ArtifactPort:

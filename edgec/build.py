@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import shutil
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edgec import __version__
-from edgec.artifact import MANIFEST, MODEL_COPY, SCHEMA, TARGET_COPY, write_json
+from edgec.artifact import MANIFEST, TARGET_COPY, write_json
 from edgec.device.port import bench_includes, bench_sources
 from edgec.device.stack import StackBound, static_stack_bound
-from edgec.device.toolchain import Firmware, Source, build_firmware, build_host_library, toolchain_version
+from edgec.device.toolchain import Firmware, Source, build_firmware, build_host_library
 from edgec.emit.bench import bench_source
 from edgec.emit.board_header import board_header
 from edgec.emit.constants import kernels_header, kernels_source, weights_header, weights_source
@@ -23,8 +21,8 @@ from edgec.emit.model import Built
 from edgec.emit.package import Kind, PackageFile, write_cmake
 from edgec.emit.source import source
 from edgec.errors import FitError
+from edgec.manifest import manifest
 from edgec.model import Model
-from edgec.program import Port
 from edgec.resources import runtime_dir
 
 BENCH_STACK = 1024
@@ -49,7 +47,7 @@ def build(built: Built, model: Model, folder: Path) -> None:
         header(built, Figures(figures["flash"]["total_bytes"], figures["ram"]["stack_bytes"]))
     )
     write_cmake(folder, built.prefix, built.program.name, package_files(folder, built.prefix))
-    write_json(folder / MANIFEST, _manifest(built, model, model_id, figures, folder))
+    write_json(folder / MANIFEST, manifest(built, model, model_id, figures, folder))
 
 
 def includes(folder: Path) -> list[Path]:
@@ -169,78 +167,4 @@ def _sizes(built: Built, firmware: Firmware | None, stack: StackBound | None) ->
             "total_bytes": code + firmware.weights_bytes,
             "bench_bytes": bench.flash,
         },
-    }
-
-
-def _manifest(built: Built, model: Model, model_id: str, figures: dict[str, Any], folder: Path) -> dict[str, Any]:
-    program, plan = built.program, built.plan
-    return {
-        "schema": SCHEMA,
-        "model": {
-            "name": program.name,
-            "sha256": model.sha256,
-            "onnx_sha256": _sha256(folder / MODEL_COPY),
-            "macs": program.macs,
-        },
-        "target": built.target.name,
-        **figures,
-        "plan": {
-            "arena_bytes": plan.arena_bytes,
-            "placement_bound_bytes": plan.placement_bound_bytes,
-            "order_bound_bytes": None,
-            "schedule_bound_bytes": None,
-            "peak_at": plan.peak_at,
-        },
-        "kernels": {call.name: i.kind for call, i in zip(program.calls, built.implementations, strict=True)},
-        "operators": [
-            {
-                "name": call.name,
-                "op": call.op,
-                "macs": call.macs,
-                "kernel": i.kernel,
-                "symbol": i.function if i.kind == "hand" else f"{built.prefix}_{i.function}",
-                "declined": list(i.declined),
-            }
-            for call, i in zip(program.calls, built.implementations, strict=True)
-        ],
-        "inputs": [_port(built, p) for p in program.inputs],
-        "outputs": [_port(built, p) for p in program.outputs],
-        "states": [
-            {
-                "name": s.name,
-                "output": s.output,
-                "offset": built.state.offsets[s.source],
-                "shape": list(program.tensors[s.source].type.shape),
-                "dtype": program.tensors[s.source].type.dtype,
-                "scale": s.quantization.scale if s.quantization else None,
-                "zero_point": s.quantization.zero_point if s.quantization else None,
-                "reset": s.reset,
-                "in_place": s.in_place,
-            }
-            for s in program.states
-        ],
-        "prefix": built.prefix,
-        "run_symbol": f"{built.prefix}_run",
-        "model_id": model_id,
-        "tools": {
-            "edgec": __version__,
-            "apache-tvm": importlib.metadata.version("apache-tvm"),
-            "toolchain": toolchain_version(),
-        },
-    }
-
-
-def _sha256(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
-
-
-def _port(built: Built, port: Port) -> dict[str, Any]:
-    q = port.quantization
-    return {
-        "name": port.name,
-        "shape": list(port.onnx_shape),
-        "layout": list(port.layout),
-        "dtype": built.program.tensors[port.tensor].type.dtype,
-        "scale": q.scale if q else None,
-        "zero_point": q.zero_point if q else None,
     }

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is known of a model on a target before any work: operators, products, and lower bounds of RAM and flash.
 
-The bounds hold for every order of the steps and every placement of whole tensors:
+The bounds hold for every order of the steps, every tiling and every placement:
 
-- RAM: at the step that multiplies two values, what it reads and what it writes exist together; inputs lie in the
-  arena when a run begins, outputs when it ends; state lives beside them all the time. Data movement and elementwise
-  steps may be fused away or work in place, so that a value counts with its smallest form along such a chain.
-- Flash: weights as they are stored; in int8 an output channel also has a bias (4 B) and a multiplier (4 B).
-  Shifts, code and tables come on top.
+- RAM: inputs lie in the arena when a run begins, outputs when it ends; state lives beside them all the time. In between
+  a product's operands and result exist together: whole in float32; in int8, where steps may run row by row, for the
+  smallest row, beside one whole matrix of what is not constant on its right. Data movement and elementwise steps may
+  be fused away or work in place, so that a value counts with its smallest form along such a chain.
+- Flash: weights as they are stored; in int8 an output channel also has a bias (4 B) and a multiplier (4 B), and so has
+  one of a sum of layers, which may be computed as one layer. Shifts, code and tables come on top.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import onnx
 from edgec.errors import UsageError
 from edgec.model import Model, value_shapes
 from edgec.passes.canonicalize import canonicalize
+from edgec.passes.product_sum_form import find_product_sums
 from edgec.passes.support import Facts, Unsupported, unsupported_nodes
 from edgec.quantize.quantize import is_quantized
 from edgec.schedule.memories import CODE_RESERVE, STATIC_RESERVE
@@ -184,10 +186,38 @@ class _Ledger:
         return most + self.state_bytes, where
 
     def _step(self, node: onnx.NodeProto) -> int:
-        read = dict(self._least(name) for name in node.input if name and name not in self.facts.constants)
+        """Bytes of operands and result that certainly exist together, state left out."""
+        variables = [name for name in node.input if name and name not in self.facts.constants]
+        read = {root: size for root, size in map(self._least, variables) if root not in self.state_inputs}
         result = self._result(node)
-        total = sum(size for root, size in read.items() if root not in self.state_inputs)
-        return total + (0 if result is None else self.bytes(result))
+        written = 0 if result is None else self.bytes(result)
+        if self.width > 1:
+            return sum(read.values()) + written
+        if len(variables) > 1:  # the result's row may take the place of the left operand's
+            (row, matrix), ((a, left), (b, right)) = self._matrices(node), map(self._least, variables[:2])
+            operands = {a: min(row, left), b: min(matrix, right)}
+            return sum(size for root, size in operands.items() if root not in self.state_inputs)
+        row, made = self._rows(node)
+        return min(row, sum(read.values())) + min(made, written)
+
+    def _matrices(self, node: onnx.NodeProto) -> tuple[int, int]:
+        """Elements of one row of the left and of one matrix of the right operand of a MatMul."""
+        left, right = (self.shapes[name] for name in node.input)
+        return left[-1], int(np.prod(right[-2:]))
+
+    def _rows(self, node: onnx.NodeProto) -> tuple[int, int]:
+        """Elements that a layer reads and writes at one place."""
+        constant = 0 if self.facts.given(node, 0) else 1
+        weights, made = self.facts.array(node, constant).shape, self.shapes[node.output[0]]
+        if node.op_type == "Conv":
+            return int(np.prod(weights[1:])), made[1]
+        if node.op_type == "ConvTranspose":
+            return weights[0], made[1]
+        if len(weights) == 1:
+            return weights[0], 1
+        if node.op_type == "MatMul":
+            return (weights[-1], made[-2]) if constant == 0 and len(made) > 1 else (weights[-2], made[-1])
+        return int(np.prod(weights)) // made[-1], made[-1]
 
     def _result(self, node: onnx.NodeProto) -> str | None:
         """What the step writes, unless that may be the state's own bytes."""
@@ -225,6 +255,15 @@ class _Ledger:
             if axis is not None:
                 columns = node.op_type == "Gemm" and not any(a.name == "transB" and a.i for a in node.attribute)
                 channels[node.output[0]] = int(array.shape[1 if columns else axis])
+        for together in find_product_sums(
+            self.nodes,
+            self.shapes,
+            lambda name: [n for n in self.nodes if name in n.input],
+            [o.name for o in self.model.outputs],
+            lambda node: integer and node.op_type == "Gemm" and self.facts.given(node, 1),
+        ):
+            for node in together.products[1:]:
+                del channels[node.output[0]]
         each = 8 if integer else 0
         return sum(weights.values()), sum(channels.values()) * each
 

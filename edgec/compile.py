@@ -88,7 +88,7 @@ def compile_model(
         dump.plan("5-plan.txt", plan)
         progress("emit C, compile, link")
         save_model(graph, part / MODEL_COPY)
-        built = Built(program, kernels, plan, state, target, weights)
+        built = Built(program, kernels, plan, state, target, weights, scheduled)
         build(built, model, part)  # phase 6: C, binary, manifest
         for kind in options.packages:
             write_package(part, kind, built.prefix, program.name, package_files(part, built.prefix))

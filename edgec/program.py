@@ -8,7 +8,7 @@ there. A scheduled program has loops: stretches of calls that run once for each 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +71,14 @@ class GeneratedFunction:
     workspaces: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class RowRange:
+    """Some rows of a result, along its leading axis: the first of them, and by how many it moves on with each turn."""
+
+    first: int
+    step: int = 0
+
+
 @dataclass
 class Call:
     """One step of the program.
@@ -82,6 +90,8 @@ class Call:
         inputs, outputs: tensor names in call order.
         attrs: structural attributes of the operator.
         macs: multiply-accumulates.
+        rows: where the output begins in the operator's whole result, of which it holds as many rows as it has; None
+            when it is the whole.
     """
 
     name: str
@@ -91,6 +101,7 @@ class Call:
     outputs: tuple[str, ...]
     attrs: Mapping[str, Any] = field(default_factory=dict)
     macs: int = 0
+    rows: RowRange | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +152,28 @@ class Loop:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Feed:
+    """An input that never exists whole: it comes by rows, and whenever a strip of them is complete, a turn runs.
+
+    Attributes:
+        tensor: the input's.
+        strip: tensor that holds the rows of a turn.
+        rows: rows of the whole input, along its leading axis that is longer than 1.
+        loop: the calls of a turn, which are the program's first.
+    """
+
+    tensor: str
+    strip: str
+    rows: int
+    loop: Loop
+
+    @property
+    def rows_per_turn(self) -> int:
+        """Rows of a strip."""
+        return self.rows // self.loop.count
+
+
 @dataclass
 class Program:
     """Calls in the order in which they run, and all that they touch.
@@ -152,6 +185,7 @@ class Program:
         anchors: tensors that begin inside another one, which dies: name of the new -> name of the old, bytes from its
             beginning (negative: before it).
         packed: tensors that hold another one in the layout that a kernel reads: name of the packed -> of the other.
+        feed: the input that comes by rows, if one does.
     """
 
     name: str
@@ -166,6 +200,7 @@ class Program:
     in_place: dict[str, str] = field(default_factory=dict)
     anchors: dict[str, tuple[str, int]] = field(default_factory=dict)
     packed: dict[str, str] = field(default_factory=dict)
+    feed: Feed | None = None
 
     def root(self, name: str) -> str:
         """Name of the tensor that owns the bytes of `name`."""
@@ -210,7 +245,8 @@ class Program:
 def live_ranges(program: Program) -> dict[str, tuple[int, int]]:
     """Half-open live range `[first, last)` in steps of every arena tensor (neither constant nor state).
 
-    Inputs live from step 0, outputs to the end: the caller reads them after the run.
+    Inputs live from step 0, outputs to the end: the caller reads them after the run. Of an input that is fed by rows
+    only the strip lives, anew in every turn; all that outlives a turn is there from the first row on.
     """
     end = len(program.calls)
     persistent = {program.root(s.source) for s in program.states}
@@ -224,7 +260,7 @@ def live_ranges(program: Program) -> dict[str, tuple[int, int]]:
             last[root] = max(last.get(root, stop), stop)
 
     for port in program.inputs:
-        touch(port.tensor, 0, 1)
+        touch(port.tensor if program.feed is None else program.feed.strip, 0, 1)
     for step, call in enumerate(program.calls):
         for name in (*call.inputs, *call.outputs):
             touch(name, step, step + 1)
@@ -243,7 +279,7 @@ def live_ranges(program: Program) -> dict[str, tuple[int, int]]:
 def _kept_through(program: Program, loop: Loop, first: Mapping[str, int], last: Mapping[str, int]) -> set[str]:
     """Storage that outlives one turn of `loop`: touched outside of it, block by block, or read before it is written."""
     kept: set[str] = set()
-    written: set[str] = set()
+    written = {program.feed.strip} if program.feed is not None and program.feed.loop == loop else set()
     for call in program.calls[loop.first : loop.last]:
         for name in (*call.inputs, *call.outputs):
             root = program.storage(name)
@@ -265,6 +301,17 @@ def _views(program: Program, name: str) -> list[str]:
     return chain
 
 
+def result_of(program: Program, call: Call, inputs: Sequence[npt.NDArray[Any]], turn: int) -> npt.NDArray[Any]:
+    """What a call makes of its operator's inputs in one turn of its loop, by the operator's definition."""
+    from edgec.operators import get_operator
+
+    result = get_operator(call.op).run(inputs, call.attrs)
+    if call.rows is None:
+        return result
+    first = call.rows.first + turn * call.rows.step
+    return result[first : first + program.tensors[call.outputs[0]].type.shape[0]]
+
+
 def evaluate(program: Program, values: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
     """Run an integer program with the operators' NumPy definitions (the oracle).
 
@@ -275,8 +322,6 @@ def evaluate(program: Program, values: Mapping[str, npt.NDArray[Any]]) -> dict[s
     Returns:
         Arrays by tensor name, for every tensor.
     """
-    from edgec.operators import get_operator
-
     # The elements of every root, flat.
     env: dict[str, npt.NDArray[Any]] = {n: t.data.ravel() for n, t in program.tensors.items() if t.data is not None}
 
@@ -297,7 +342,7 @@ def evaluate(program: Program, values: Mapping[str, npt.NDArray[Any]]) -> dict[s
         inputs = [elements(n, turn).reshape(program.tensors[n].type.shape) for n in program.operands(call)]
         kind = program.tensors[root := program.root(call.outputs[0])].type
         env.setdefault(root, np.zeros(product(kind.shape), kind.dtype))
-        elements(call.outputs[0], turn)[:] = get_operator(call.op).run(inputs, call.attrs).ravel()
+        elements(call.outputs[0], turn)[:] = result_of(program, call, inputs, turn).ravel()
 
     for name, array in values.items():
         env[name] = np.array(array, program.tensors[name].type.dtype).ravel()
@@ -305,6 +350,8 @@ def evaluate(program: Program, values: Mapping[str, npt.NDArray[Any]]) -> dict[s
     while step < len(program.calls):
         loop = program.loop_at(step) or Loop(step, step + 1, 1)
         for turn in range(loop.count):
+            if program.feed is not None and program.feed.loop == loop:
+                env[program.feed.strip] = np.split(env[program.feed.tensor], loop.count)[turn]
             for call in program.calls[loop.first : loop.last]:
                 run(call, turn)
         step = loop.last

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An executable model of a memory plan: the operators' definitions on the bytes of one arena, scratch filled with noise."""
+"""An executable model of a memory plan: the definitions on the bytes of one arena, scratch filled with noise."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from edgec.kernels.select import PREPARE, Implementation
-from edgec.operators import get_operator
-from edgec.program import Call, Loop, Program
+from edgec.program import Call, Loop, Program, result_of
 from edgec.schedule.from_program import scratch_name
 from edgec.schedule.problem import MemoryPlan
 
@@ -49,7 +48,7 @@ def run_in_arena(
         for name, logical in zip(call.inputs, program.operands(call), strict=True):
             kind = program.tensors[logical].type
             inputs.append(place(name, turn)[: kind.bytes].copy().view(kind.dtype).reshape(kind.shape))
-        result = get_operator(call.op).run(inputs, call.attrs)
+        result = result_of(program, call, inputs, turn)
         place(call.outputs[0], turn)[:] = result.ravel().view(np.uint8)
 
     for port in program.inputs:

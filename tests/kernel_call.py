@@ -47,8 +47,10 @@ def c_arguments(kernel: HandKernel, case: Case) -> tuple[list[np.ndarray], int]:
     }
     buffers["y"] = np.full(operator.infer(case.types, **case.attrs).shape, GUARD, np.int8)
     buffers["scratch"] = np.full(-(-kernel.scratch_bytes(call) // 4), 0x5A5A5A5A, np.uint32)
+    numbers = {"first_row": 0, "rows": buffers["y"].shape[0]}
     names = kernel.arguments(call)
-    return [buffers[a] if isinstance(a, str) else np.array(a, np.int32) for a in names], names.index("y")
+    values = [numbers.get(a, a) if isinstance(a, str) else a for a in names]
+    return [buffers[a] if isinstance(a, str) else np.array(a, np.int32) for a in values], names.index("y")
 
 
 def sources(kernel: HandKernel) -> list[Source]:

@@ -48,10 +48,13 @@ def _quantized_names(proto: onnx.ModelProto, made: Collection[str]) -> dict[str,
 
 
 def _as_stored(array: np.ndarray, like: np.ndarray) -> np.ndarray | None:
-    """ONNX Runtime's value in the order in which the program stores it (its own, or channels-last), or None."""
+    """ONNX Runtime's value in the order in which the program stores it, or None.
+
+    That is its own, channels-last, or heads behind tokens.
+    """
     if array.size != like.size:
         return None
-    orders = [array, np.moveaxis(array, 1, -1)] if array.ndim > 2 else [array]
+    orders = [array, np.moveaxis(array, 1, -1), np.swapaxes(array, -3, -2)] if array.ndim > 2 else [array]
     flat = [np.ascontiguousarray(a).reshape(like.shape) for a in orders]
     return min(flat, key=lambda a: int(np.abs(a.astype(np.int64) - like).sum()))
 
@@ -77,7 +80,7 @@ def _judge(program: Program, model: Model, feeds: dict[str, np.ndarray], seed: i
         requantized = name.endswith(".requantized")
         if requantized and "softmax" not in makers.get(call.inputs[0].removesuffix(".view"), ""):
             continue  # an operand brought to the scale of a Concat: the runtime has no value for it
-        wanted = names.get(name.removesuffix(".requantized"))
+        wanted = names.get(name.removesuffix(".requantized").removesuffix(".rows"))  # in the rows of a fused call
         if wanted is None or result.dtype != np.int8:
             continue
         if not requantized and f"{name}.requantized" in program.tensors and "softmax" in call.op:

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from edgec.json_text import json_text
+
 
 def print_json(value: object) -> None:
     """The one object of `--json`."""
-    print(json.dumps(value, indent=2))
+    print(json_text(value))
 
 
 def progress(quiet: bool) -> Callable[[str], None]:

@@ -12,6 +12,7 @@ from edgec.kernels.select import Argument, Implementation, Index
 from edgec.program import C_TYPES, Port, Program
 from edgec.schedule.from_program import StateLayout, scratch_name
 from edgec.schedule.problem import MemoryPlan
+from edgec.schedule.schedule import Scheduled
 from edgec.target import Region, Target
 
 ARENA_ALIGNMENT = 8
@@ -35,6 +36,7 @@ class Built:
         state: layout of the state buffer.
         target: where it will run.
         weights_region: flash region of every constant, by its name; empty for a target without memories.
+        scheduled: what the scheduler says of its bounds; None for a program that it did not make.
     """
 
     program: Program
@@ -43,6 +45,7 @@ class Built:
     state: StateLayout
     target: Target
     weights_region: dict[str, Region]
+    scheduled: Scheduled | None = None
     ports: Identifiers = field(init=False)
     fields: Identifiers = field(default_factory=Identifiers)
 

@@ -51,8 +51,8 @@ class Conv2dS8Dsp(HandKernel):
 
     def arguments(self, call: Call) -> tuple[str | int, ...]:
         """In the order of the prototype."""
-        rows, panel_rows = _output(call, self.op).shape[0], _LINEAR.panel_rows(_as_linear(call))
-        return ("x", "weights", "requantize", "geometry", "y", 0, rows, panel_rows, "scratch")
+        panel_rows = _LINEAR.panel_rows(_as_linear(call))
+        return ("x", "weights", "requantize", "geometry", "y", "first_row", "rows", panel_rows, "scratch")
 
 
 @hand_kernel

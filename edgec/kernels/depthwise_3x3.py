@@ -111,7 +111,7 @@ class Depthwise3x3S8Dsp(HandKernel):
 
     def arguments(self, call: Call) -> tuple[str | int, ...]:
         """In the order of the prototype."""
-        return ("x", "records", "geometry", "y", 0, _output(call).shape[0], "scratch")
+        return ("x", "records", "geometry", "y", "first_row", "rows", "scratch")
 
 
 def _output(call: Call) -> TensorType:

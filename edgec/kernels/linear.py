@@ -28,7 +28,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from edgec.kernels.registry import Call, HandKernel, Machine, Packed, hand_kernel
+from edgec.kernels.registry import Call, HandKernel, Machine, Packed, Prepared, hand_kernel
 from edgec.operators.integer import INT8_MAX, INT8_MIN, INT32_MAX, INT32_MIN, Int8, Int32, Int64
 from edgec.operators.linear import SUM_POINT, scaled_sum
 from edgec.operators.record import Array
@@ -40,7 +40,8 @@ _GROUP = 4
 _BLOCK_ROWS = 4
 MOST_PANEL_ROWS = 16
 MOST_PANEL_BYTES = 4096
-_SOURCES = ("linear/linear_s8_dsp_layer.c", "linear/linear_s8_dsp_blocks.S")
+_BLOCKS = tuple(f"linear/linear_s8_dsp_{name}.S" for name in ("pack4", "rows4", "rows2", "row1"))
+_SOURCES = ("linear/linear_s8_dsp_layer.c", "linear/pack_panel_s8.c", *_BLOCKS)
 
 
 def lane_overflows(w: Int8) -> list[int]:
@@ -138,6 +139,11 @@ class _Dense(HandKernel):
             ),
         )
 
+    def shared(self, call: Call) -> Prepared | None:
+        """All rows of x as one panel."""
+        m, k = call.types["x"].shape
+        return Prepared("x", "edgec_pack_panel_s8", 2 * _padded(k) * m, ("x", m, k, "y"))
+
     def panel_rows(self, call: Call) -> int:
         """Rows that are widened together: what the schedule asks, else by the machine."""
         rows, k = call.types["x"].shape
@@ -149,6 +155,8 @@ class _Dense(HandKernel):
 
     def scratch_bytes(self, call: Call) -> int:
         """A panel of activations in 16 bits; fewer than four rows go two at a time, or alone."""
+        if "x" in call.packed:
+            return 0
         m, k = call.types["x"].shape
         rows = min(m // 4 * 4, self.panel_rows(call)) if m >= 4 else min(m, 2)
         return 2 * _padded(k) * rows
@@ -157,7 +165,8 @@ class _Dense(HandKernel):
         """In the order of the prototype."""
         (m, k), n = call.types["x"].shape, call.types["w"].shape[0]
         zero_point = int(call.constants["params"][0])
-        return (*self.arrays, "y", m, k, n, zero_point, self.panel_rows(call), "scratch")
+        panel: tuple[str | int, ...] = (0, 0) if "x" in call.packed else (self.panel_rows(call), "scratch")
+        return (*self.arrays, "y", m, k, n, zero_point, *panel)
 
 
 @hand_kernel

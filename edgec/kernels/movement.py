@@ -127,11 +127,11 @@ class EmbeddingS8Dsp(_Movement):
         """The table, filled up to whole words."""
         table = call.constants["table"].ravel()
         words = np.pad(table, (0, -table.size % 4)).view(np.uint32)
-        return (Packed("rows", words, "[rows][width] bytes"),)
+        return (Packed("entries", words, "[entries][width] bytes"),)
 
     def arguments(self, call: Call) -> tuple[str | int, ...]:
         """In the order of the prototype."""
-        return ("index", "rows", "y", call.types["index"].shape[0], *call.types["table"].shape)
+        return ("index", "entries", "y", call.types["index"].shape[0], *call.types["table"].shape)
 
 
 def _byte_axes(call: Call) -> list[tuple[int, int]]:

@@ -59,7 +59,7 @@ class MaxPoolS8Dsp(_Pool):
 
     def arguments(self, call: Call) -> tuple[str | int, ...]:
         """In the order of the prototype."""
-        return ("x", "geometry", "y", 0, self._output(call).shape[0])
+        return ("x", "geometry", "y", "first_row", "rows")
 
 
 @hand_kernel
@@ -92,4 +92,4 @@ class AvgPoolS8Dsp(_Pool):
 
     def arguments(self, call: Call) -> tuple[str | int, ...]:
         """In the order of the prototype."""
-        return ("x", "multipliers", "geometry", "y", 0, self._output(call).shape[0])
+        return ("x", "multipliers", "geometry", "y", "first_row", "rows")

@@ -53,6 +53,7 @@ class Call:
         attrs: structural attributes of the call, and what a schedule asks of the kernel.
         machine: of the target.
         panel_rows: how many rows a schedule wants the kernel to take together; 0 leaves it to the kernel.
+        packed: inputs that come as what `HandKernel.shared` packed, instead of being packed by the kernel itself.
     """
 
     types: Mapping[str, TensorType]
@@ -60,6 +61,7 @@ class Call:
     attrs: Mapping[str, Any]
     machine: Machine = TYPICAL
     panel_rows: int = 0
+    packed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,13 @@ class HandKernel(ABC):
         """Activations that are packed at run time, by steps that a scheduler may move out of loops over rows."""
         return ()
 
+    def shared(self, call: Call) -> Prepared | None:
+        """How to pack the activation that the kernel packs itself, row by row, in a step that several calls may share.
+
+        Equal for all calls that can share it. None where there is nothing to share.
+        """
+        return None
+
     def overlap_block_rows(self, call: Call) -> int | None:
         """How the output may overlap a dying input (edgec/schedule/overlap.py); None when nothing is promised.
 
@@ -148,7 +157,11 @@ class HandKernel(ABC):
 
     @abstractmethod
     def arguments(self, call: Call) -> tuple[str | int, ...]:
-        """C arguments in order: a name is an input, a `Packed` array, "y" or "scratch"; an int a literal."""
+        """C arguments in order: a name is an input, a `Packed` array, "y" or "scratch"; an int a literal.
+
+        A kernel that can make any rows of its result (along the leading axis, "y" being the first of them) from whole
+        inputs says where it takes their number by "first_row" and "rows".
+        """
 
 
 _REGISTRY: dict[str, HandKernel] = {}

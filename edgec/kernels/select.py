@@ -45,6 +45,7 @@ class Implementation:
         sources: hand-written sources below runtime/kernels.
         declined: why each hand-written kernel that could have run does not.
         in_place: whether a `prepare` step may write over its (dying) input, at the same address.
+        any_rows: whether it can make any rows of its result from whole inputs (see `Call.rows`).
     """
 
     kind: Literal["tvm", "hand"]
@@ -56,6 +57,7 @@ class Implementation:
     sources: tuple[str, ...] = ()
     declined: tuple[str, ...] = ()
     in_place: bool = False
+    any_rows: bool = False
 
 
 def machine_of(target: Target) -> Machine:
@@ -141,7 +143,8 @@ def _hand(program: Program, call: Call, kernel: HandKernel, view: KernelCall) ->
     packed = {f"{call.name}.{p.name}": p for p in kernel.pack(view)}
     names = {p.name: key for key, p in packed.items()}
     scratch = kernel.scratch_bytes(view)
-    arguments, constants = _arguments(program, call, kernel.arguments(view), call.outputs[0], names)
+    wanted = kernel.arguments(view)
+    arguments, constants = _arguments(program, call, wanted, call.outputs[0], names)
     return Implementation(
         "hand",
         kernel.name,
@@ -150,6 +153,7 @@ def _hand(program: Program, call: Call, kernel: HandKernel, view: KernelCall) ->
         {**packed, **constants},
         (scratch,) if scratch else (),
         kernel.sources,
+        any_rows="rows" in wanted,
     )
 
 
@@ -180,7 +184,11 @@ def _arguments(
 ) -> tuple[tuple[Argument, ...], dict[str, Packed]]:
     """C arguments by the names that a kernel uses, and the operands among them that are constants of the model."""
     roles = dict(zip(get_operator(call.op).inputs, call.inputs, strict=True))
-    names = {**roles, "y": output, "scratch": "scratch 0", **packed}
+    names: dict[str, Argument] = {**roles, "y": output, "scratch": "scratch 0", **packed}
+    names["rows"] = program.tensors[output].type.shape[0]
+    names["first_row"] = 0
+    if call.rows is not None:
+        names["first_row"] = Index(call.rows.first, call.rows.step) if call.rows.step else call.rows.first
     arguments: list[Argument] = []
     constants = {}
     for argument in wanted:

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from edgec.kernels.select import Implementation
 from edgec.operators import TensorType
 from edgec.operators.integer import product
-from edgec.program import Call, Loop, Program, Tensor
+from edgec.program import Call, Loop, Program, RowRange, Tensor
+from edgec.schedule.feed import feed_of
 from edgec.schedule.row_graph import row_accesses
+from edgec.schedule.rows import Work
 from edgec.schedule.stages import Blocking, Stage
 from edgec.schedule.tile import Tiling
 
@@ -76,7 +78,9 @@ class _Writer:
         local: dict[str, str] = {}
         last = {v: w.step for w in part.stage.members for v in (*w.rows, *w.whole)}
         for work in part.stage.members:
-            call = self._block_call(part, self.calls[work.step][0], local)
+            if work.fed:
+                continue
+            call = self._block_call(part, work, local)
             self._append(*self.implement(self.program, call, panel))
             for value in work.rows:
                 if value in local and last[value] == work.step and (value, 0) in work.over and work.writes in local:
@@ -85,6 +89,9 @@ class _Writer:
             rows = part.stage.rows(part.stage.members[-1], part.block)
             note = f"{part.turns} blocks of {rows} rows"
             self.program.loops.append(Loop(first, len(self.program.calls), part.turns, note))
+        for work in part.stage.members:
+            if work.fed:
+                self.program.feed = feed_of(self.program, local[work.writes], self.program.loops[-1])
 
     def _take(self, old: str, new: str) -> None:
         """Let `new` take the bytes of `old`."""
@@ -97,20 +104,26 @@ class _Writer:
         self.program.calls.append(call if count == 1 else replace(call, name=f"{call.name} #{count}"))
         self.implementations.append(implementation)
 
-    def _block_call(self, part: _Part, call: Call, local: dict[str, str]) -> Call:
+    def _block_call(self, part: _Part, work: Work, local: dict[str, str]) -> Call:
         """A call on the rows of a block."""
+        call = self.calls[work.step][0]
         accesses = row_accesses(self.program, call)
         inputs = tuple(
             name if access is None else self._operand(part, name, local)
             for name, access in zip(self.program.operands(call), accesses, strict=True)
         )
+        rows = None
         cut = any(a is not None for a in accesses)
-        output = call.outputs[0] if not cut else self._operand(part, call.outputs[0], local)
+        if not cut and work.behind and part.block < part.stage.ticks:
+            tick = self.program.tensors[call.outputs[0]].type.shape[0] // part.stage.ticks
+            rows = RowRange(part.first * tick, part.block * tick if part.turns > 1 else 0)
+            cut = True
+        output = self._operand(part, call.outputs[0], local)
         attrs = dict(call.attrs)
         if "shape" in attrs and cut:
             attrs["shape"] = list(self.program.tensors[output].type.shape)
         macs = call.macs * part.block * part.turns // part.stage.ticks
-        return replace(call, inputs=inputs, outputs=(output,), attrs=attrs, macs=macs, function="")
+        return replace(call, inputs=inputs, outputs=(output,), attrs=attrs, macs=macs, function="", rows=rows)
 
     def _operand(self, part: _Part, name: str, local: dict[str, str]) -> str:
         """The block of a tensor."""

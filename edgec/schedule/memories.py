@@ -10,7 +10,7 @@ from edgec.kernels.select import Implementation
 from edgec.program import Program
 from edgec.schedule.check import check_plan
 from edgec.schedule.from_program import StateLayout, problem_of, state_layout
-from edgec.schedule.place import plan
+from edgec.schedule.loosen import plan_loosely
 from edgec.schedule.problem import MemoryPlan, Space
 from edgec.target import Region, Target, list_targets, load_target
 
@@ -54,7 +54,7 @@ def _place(
 ) -> tuple[MemoryPlan, StateLayout, dict[str, Region]]:
     state = state_layout(program)
     weights = _place_weights(implementations, target)
-    result = plan(problem_of(program, implementations, *_spaces(target, state)))
+    result = plan_loosely(problem_of(program, implementations, *_spaces(target, state)))
     check_plan(result)
     return result, state, weights
 

@@ -58,8 +58,12 @@ def _work(program: Program, step: int, implementation: Implementation, values: s
         if value in values:
             (whole if access is None else rows).append(value)
     out = program.tensors[call.outputs[0]].type
+    weights = sum(p.values.nbytes for p in implementation.constants.values())
     scratch = _scratch(program, call, implementation, machine)
+    behind = _windows(program, call, implementation) if not rows else {}
     unit = next((a.out_elements for a in accesses if a is not None), product(out.shape))
+    if behind:
+        unit = product(out.shape[1:])
     written = program.storage(call.outputs[0])
     return Work(
         call.name,
@@ -68,12 +72,34 @@ def _work(program: Program, step: int, implementation: Implementation, values: s
         written,
         product(out.shape) // max(unit, 1),
         _instructions(call, out, product(program.tensors[call.inputs[0]].type.shape) if scratch.per_row else 0),
-        sum(p.values.nbytes for p in implementation.constants.values()),
+        0 if 2 * weights <= machine.data_cache else weights,
         scratch,
         _over(program, call, implementation, values),
         cheap=call.macs == 0 and call.op != PREPARE,
         step=step,
+        vectors=product(out.shape[:-1]),
+        behind=tuple(behind.items()),
     )
+
+
+def _windows(program: Program, call: Call, implementation: Implementation) -> dict[str, int]:
+    """Values of which a kernel that makes any rows reads a window, with the bytes that it reaches back."""
+    if not implementation.any_rows:
+        return {}
+    types = [program.tensors[n].type for n in program.operands(call)]
+    out = program.tensors[call.outputs[0]].type
+    found = {}
+    for name, kind, access in zip(
+        call.inputs, types, get_operator(call.op).rows_read(types, **call.attrs), strict=True
+    ):
+        value = program.storage(name)
+        if program.tensors[program.root(name)].data is not None:
+            continue
+        moves = access is not None and access.per == 1 and access.out_elements == product(out.shape[1:])
+        if access is None or not moves or access.stride * access.in_elements * out.shape[0] > product(kind.shape):
+            return {}
+        found[value] = max(0, access.before) * access.in_elements
+    return found
 
 
 def _scratch(program: Program, call: Call, implementation: Implementation, machine: Machine) -> Scratch:

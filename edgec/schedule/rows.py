@@ -36,12 +36,18 @@ class Work:
         writes: the value that it makes.
         units: rows of its output.
         instructions: estimate for all rows.
-        weights: bytes of constants that each call reads, whatever its number of rows.
+        weights: bytes of constants that each call reads from flash, whatever its number of rows; 0 for so few that they
+            stay in the data cache.
         scratch: bytes beside its operands.
         over: values inside whose bytes the output may begin while it is computed, each with the bytes by which it has
             to begin before them at least.
         cheap: whether computing it again costs less than keeping it may.
         step: its call's number in the program.
+        vectors: rows of a dense operator: elements of the result but for its last axis.
+        behind: values of `whole` of which its kernel reads a window for any rows of the result, moving on with them:
+            each with the bytes that the window reaches back before the place of the rows. Empty for a kernel that can
+            only make all rows.
+        fed: whether its value, an input, comes by rows from outside and may never exist whole.
     """
 
     name: str
@@ -55,11 +61,14 @@ class Work:
     over: tuple[tuple[str, int], ...] = ()
     cheap: bool = False
     step: int = 0
+    vectors: int = 0
+    behind: tuple[tuple[str, int], ...] = ()
+    fed: bool = False
 
     @property
     def by_rows(self) -> bool:
         """Whether it can run on a block of rows."""
-        return self.units > 1 and (bool(self.rows) or not self.whole)
+        return self.units > 1 and (bool(self.rows) or bool(self.behind) or not self.whole)
 
 
 @dataclass(frozen=True)
@@ -80,3 +89,14 @@ class RowGraph:
     def makers(self) -> dict[str, int]:
         """The operator that makes each value; inputs have none."""
         return {work.writes: i for i, work in enumerate(self.works)}
+
+    @property
+    def fed(self) -> set[str]:
+        """Values that may never exist whole: inputs that come by rows, and what is as large and merely made of them."""
+        found: set[str] = set()
+        for work in self.works:
+            reads = {*work.rows, *work.whole}
+            smallest = min((self.sizes[v] for v in reads), default=0)
+            if work.fed or (work.cheap and reads and reads <= found and self.sizes[work.writes] >= smallest):
+                found.add(work.writes)
+        return found

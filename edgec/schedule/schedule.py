@@ -11,6 +11,7 @@ from edgec.kernels.registry import Machine
 from edgec.kernels.select import Choice, Implementation, machine_of, select_kernel, select_kernels
 from edgec.program import Call, Program
 from edgec.schedule.blocks import apply
+from edgec.schedule.feed import Feeding, by_rows, by_strips, require_feedable
 from edgec.schedule.heads import split_heads
 from edgec.schedule.row_graph import row_graph
 from edgec.schedule.rows import RowGraph
@@ -34,11 +35,13 @@ class Wishes:
         goal: see `edgec.schedule.tile.choose`.
         arena: most bytes of arena, or None for what the target has.
         levers: what the scheduler may do.
+        feed: whether the input comes by rows.
     """
 
     goal: Goal = "balanced"
     arena: int | None = None
     levers: Sequence[Lever] = LEVERS
+    feed: Feeding = "whole"
 
 
 @dataclass(frozen=True)
@@ -65,22 +68,19 @@ def schedule_program(program: Program, target: Target, choice: Choice, wishes: W
     """The program as it will run on `target`.
 
     Programs with state and those for a computer run call by call, as they are.
+
+    Raises:
+        UsageError: the input cannot be fed by rows.
     """
     wishes = wishes or Wishes()
-    features, machine = target.cpu.features, machine_of(target)
+    if wishes.feed == "rows":
+        require_feedable(program, target)
+    features = target.cpu.features
     if not target.ram_spans() or program.states or not program.calls:
         plain = replace(program, calls=list(program.calls), tensors=dict(program.tensors))
-        return Scheduled(plain, select_kernels(plain, features, choice, machine))
+        return Scheduled(plain, select_kernels(plain, features, choice, machine_of(target)))
     forms = [_Form.of(form, target, choice) for form in (program, split_heads(program))]
-    graphs = [_allowed(form.graph, wishes.levers) for form in forms]
-    machine = machine_of(target) if forms[0].inside(target) else _external(target)
-    cost = machine.flash_wait_states / _LINE
-    found: dict[Tiling, _Form] = {}
-    for form, graph in zip(forms, graphs, strict=True):
-        tilings = frontier(graph, cost) if "tile" in wishes.levers else [untiled(graph, "order" in wishes.levers)]
-        found |= dict.fromkeys(tilings, form)
-    reads = _FLASH_READS[not forms[0].inside(target)] * forms[0].weights
-    tiling = choose(list(found), wishes.goal, cost, reads, wishes.arena)
+    tiling, found = _tile(forms, target, wishes)
     form = found[tiling]
 
     def implement(part: Program, call: Call, panel: int) -> tuple[Call, Implementation]:
@@ -92,8 +92,23 @@ def schedule_program(program: Program, target: Target, choice: Choice, wishes: W
         implementations,
         min(untiled(form.graph, ordered=True).peak for form in forms),
         min(t.peak for t in found),
-        _savings(forms[0].graph, tiling),
+        _savings(forms, target, wishes, tiling),
     )
+
+
+def _tile(forms: Sequence[_Form], target: Target, wishes: Wishes) -> tuple[Tiling, dict[Tiling, _Form]]:
+    """The tiling that serves the wishes best, and all that were found with what they are tilings of."""
+    machine = machine_of(target) if forms[0].inside(target) else _external(target)
+    cost = machine.flash_wait_states / _LINE
+    found: dict[Tiling, _Form] = {}
+    for form in forms:
+        graph = _allowed(form.graph, wishes.levers)
+        if wishes.feed == "rows":
+            graph = by_rows(form.program, graph)
+        tilings = frontier(graph, cost) if "tile" in wishes.levers else [untiled(graph, "order" in wishes.levers)]
+        found |= dict.fromkeys(tilings if wishes.feed == "whole" else by_strips(form.program, tilings), form)
+    reads = _FLASH_READS[not forms[0].inside(target)] * forms[0].weights
+    return choose(list(found), wishes.goal, cost, reads, wishes.arena), found
 
 
 @dataclass(frozen=True)
@@ -110,7 +125,8 @@ class _Form:
         selected = replace(program, calls=list(program.calls), tensors=dict(program.tensors))
         implementations = select_kernels(selected, target.cpu.features, choice, machine_of(target))
         graph = row_graph(selected, implementations, machine_of(target))
-        return _Form(selected, implementations, graph, sum(w.weights for w in graph.works))
+        weights = sum(p.values.nbytes for i in implementations for p in i.constants.values())
+        return _Form(selected, implementations, graph, weights)
 
     def inside(self, target: Target) -> bool:
         """Whether its weights fit the internal flash."""
@@ -128,11 +144,14 @@ def _allowed(graph: RowGraph, levers: Sequence[Lever]) -> RowGraph:
     return replace(graph, works=tuple(replace(w, over=()) for w in graph.works))
 
 
-def _savings(graph: RowGraph, chosen: Tiling) -> tuple[tuple[str, int], ...]:
+def _savings(forms: Sequence[_Form], target: Target, wishes: Wishes, chosen: Tiling) -> tuple[tuple[str, int], ...]:
+    graph = forms[0].graph
     apart = _allowed(graph, ())
-    return (
+    saved = (
         ("none", untiled(apart, ordered=False).peak),
         ("order", untiled(apart, ordered=True).peak),
         ("overlap", untiled(graph, ordered=True).peak),
-        ("tile", chosen.peak),
     )
+    if wishes.feed == "whole":
+        return (*saved, ("tile", chosen.peak))
+    return (*saved, ("tile", _tile(forms, target, replace(wishes, feed="whole"))[0].peak), ("rows", chosen.peak))

@@ -54,20 +54,32 @@ class Stage:
         made = {w.writes for w in self.members}
         return tuple(dict.fromkeys(v for w in self.members for v in (*w.rows, *w.whole) if v not in made))
 
-    @property
+    @cached_property
     def least(self) -> Blocking:
         """The smallest blocks that are worth it."""
-        return Blocking(min(self.ticks, -(-GROUP // self.rows_a_tick)), GROUP)
+        block = min(self.ticks, -(-GROUP // self.rows_a_tick))
+        if self.fed:
+            block = next((b for b in range(block, self.ticks) if self.is_strip(b)), 1)
+        return Blocking(block, GROUP)
+
+    @cached_property
+    def fed(self) -> bool:
+        """Whether it runs strip by strip, as an input comes in."""
+        return any(w.fed for w in self.members)
+
+    def is_strip(self, block: int) -> bool:
+        """Whether an input may be fed in strips of so many ticks: alike, and several."""
+        return self.ticks % block == 0 and block < self.ticks
 
     @cached_property
     def rows_a_tick(self) -> int:
         """Rows of its dense operators (of any, if it has none) in a tick."""
-        dense = [w.units for w in self.members if w.scratch.per_row] or [w.units for w in self.members]
+        dense = [w.vectors or w.units for w in self.members if w.scratch.per_row] or [w.units for w in self.members]
         return max(1, min(dense) // self.ticks)
 
     def rows(self, work: Work, block: int) -> int:
-        """Rows of an operator in a block of so many ticks."""
-        return max(1, work.units * block // self.ticks)
+        """Rows that a dense operator multiplies for a block of so many ticks."""
+        return max(1, (work.vectors or work.units) * block // self.ticks)
 
     def local_bytes(self, size: Blocking) -> int:
         """Bytes beside kept values while a block passes through: its own values and scratch."""
@@ -114,12 +126,16 @@ class Stage:
         """
         block = (size or self.least).block
         writer = next(i for i, w in enumerate(self.members) if w.writes == made)
-        distance = 0
+        distance = reach = 0
         for i, work in enumerate(self.members):
             if read in work.rows or read in work.whole:
-                if read in work.whole and block < self.ticks:
-                    return None
                 over = dict(work.over).get(read)
+                if read in work.whole and block < self.ticks:
+                    behind = dict(work.behind).get(read)
+                    if behind is None or i >= writer:
+                        return None
+                    reach = max(reach, behind)
+                    continue
                 if i > writer or (i == writer and over is None):
                     return None
                 # A kernel's own blocks of rows begin anew with each turn; its distance is that of unbroken ones.
@@ -129,7 +145,7 @@ class Stage:
                 distance = over if i == writer and over is not None else distance
         turns = -(-self.ticks // block)
         grows = (self.graph.sizes[made] - self.graph.sizes[read]) / self.ticks * block
-        return self._aligned(distance + max(0.0, (turns - 1) * grows))
+        return self._aligned(distance + reach + max(0.0, (turns - 1) * grows))
 
     def cost(self, size: Blocking, flash_cost: float) -> float:
         """Estimated instructions with what reading weights from flash is worth, `flash_cost` for each byte."""

@@ -64,11 +64,11 @@ def frontier(graph: RowGraph, flash_cost: float = 0.0) -> list[Tiling]:
 
 def untiled(graph: RowGraph, ordered: bool) -> Tiling:
     """Every operator whole, in the best order or in the graph's own."""
-    stages = stages_of(graph, graph.sizes)
+    stages = stages_of(graph, graph.sizes.keys() - graph.fed)
     if ordered:
         order = best_order(order_graph(graph, stages)).order
         stages = [stages[i] for i in order]
-    blocks = tuple(Blocking(s.ticks, GROUP) for s in stages)
+    blocks = tuple(s.least if s.fed else Blocking(s.ticks, GROUP) for s in stages)
     peak = max(live_bytes(graph, stages, blocks))
     pairs = list(zip(stages, blocks, strict=True))
     return Tiling(
@@ -166,7 +166,8 @@ def _blockings(stage: Stage) -> list[Blocking]:
         while block * unit % GROUP and block < stage.ticks:
             block += 1
         found |= {Blocking(block, p) for p in (4, 8, 16, 32, 64) if p <= max(GROUP, block * unit)}
-    return sorted((b for b in found if b.block >= stage.least.block), key=lambda b: (b.block, b.panel))
+    found = {b for b in found if b.block >= stage.least.block and (not stage.fed or stage.is_strip(b.block))}
+    return sorted(found, key=lambda b: (b.block, b.panel))
 
 
 def segments(graph: RowGraph) -> list[RowGraph]:
@@ -195,7 +196,7 @@ def _part(graph: RowGraph, begin: int, end: int, crossing: set[str]) -> RowGraph
     works = graph.works[begin:end]
     used = {v for w in works for v in (*w.rows, *w.whole, w.writes)}
     others = {v for v in graph.keep - used if graph.makers.get(v, -1) < begin}  # live, though nobody here asks
-    names = [v for v in graph.sizes if v in used | others]
+    names = [v for v in graph.sizes if v in used | others | crossing]
     return RowGraph(works, {v: graph.sizes[v] for v in names}, (graph.keep & (used | others)) | crossing)
 
 
@@ -223,7 +224,8 @@ def _shape(work: Work, index: dict[str, int]) -> tuple[object, ...]:
 
     return (
         numbers(work.rows), numbers(work.whole), str(index[work.writes]), work.units, work.instructions, work.weights,
-        work.scratch, tuple((str(index[v]), d) for v, d in work.over), work.cheap,
+        work.scratch, tuple((str(index[v]), d) for v, d in work.over), work.cheap, 0, work.vectors,
+        tuple((str(index[v]), d) for v, d in work.behind), work.fed,
     )  # fmt: skip
 
 
@@ -236,9 +238,10 @@ def _search(key: _Key, flash_cost: float) -> tuple[Schedule, ...]:
         {str(i): size for i, size in enumerate(sizes)},
         frozenset(map(str, keep)),
     )
-    path = [frozenset(graph.sizes), frozenset(must_keep(graph))]
+    path = [frozenset(graph.sizes) - graph.fed, frozenset(must_keep(graph))]
     peak = least_peak(graph, path[-1])
-    dear = {w.writes for w in graph.works if not w.cheap}  # of a cheap value it is better to keep what it is made from
+    # Of a cheap value it is better to keep what it is made from.
+    dear = {w.writes for w in graph.works if not w.cheap} - graph.fed
     while rest := sorted(dear - path[-1], key=int):
         lower, value = min((least_peak(graph, path[-1] | {v}), i) for i, v in enumerate(rest))
         if lower >= peak:
@@ -259,7 +262,7 @@ def _search(key: _Key, flash_cost: float) -> tuple[Schedule, ...]:
 
 def _cheaper(graph: RowGraph, kept: frozenset[str], best: Schedule, flash_cost: float) -> Iterator[Schedule]:
     """Schedules that keep more values, as long as that lowers the cost and not raises the peak."""
-    while rest := sorted(set(graph.sizes) - kept, key=int):
+    while rest := sorted(set(graph.sizes) - graph.fed - kept, key=int):
         tried = [
             (schedule(graph, kept | {v}, flash_cost, best.peak), v)
             for v in rest

@@ -17,8 +17,9 @@ extern "C" {
  * requantize   int32: the words of a record, then 2*ceil(n/4) records, one a pair: {bias of the odd column, 2*mult of
  *              the even one, 2*mult odd, bias even} and, where it has five words, {shift even | shift odd << 8}
  * y            int8 [m][n], any alignment
- * panel_rows   4, 8, ...: so many rows are widened together; the weights are read once for all of them
- * scratch      8*ceil(k/4) bytes for each row of a panel
+ * panel_rows   4, 8, ...: so many rows are widened together; the weights are read once for all of them. 0: x is what
+ *              edgec_pack_panel_s8 made of all rows, 4-byte aligned
+ * scratch      8*ceil(k/4) bytes for each row of a panel; with panel_rows 0 none
  *
  * Rows are taken in panels (panel_rows, then what is left of whole fours, then 2, then 1): a panel is read from x whole
  * before a byte of it is written. m may be any number of rows of the same layer. */
@@ -44,6 +45,9 @@ void edgec_linear_add_s8_dsp(const int8_t *x, const int8_t *residual, const uint
  * requantize   bias, 2*mult, shift */
 void edgec_linear_s8_dot_dsp(const int8_t *x, const uint32_t *w_packed, const int32_t *requantize, int8_t *y,
                              int32_t m, int32_t k, int32_t y_zero_point);
+
+/* Widens the rows of x int8 [m][k] for several layers of the same k: 8*ceil(k/4) bytes a row, 4-byte aligned. */
+void edgec_pack_panel_s8(const int8_t *x, int32_t m, int32_t k, void *packed);
 
 /* The halves of edgec_linear_s8_dsp, for kernels that make rows of their own: four rows of x, `step` bytes apart and
  * `groups` words of four long, to uint32 [groups][2][4]; and `rows` packed rows (1, 2 or a multiple of four, these in

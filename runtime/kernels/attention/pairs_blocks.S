@@ -3,7 +3,7 @@
  *
  * SMLAD with the raw word sums 256*P1 + U0, with UXTB16 of it U0 = P0 + 128*(sum of the row); both sums begin at
  * -128*(sum of the row), so they end at 256*P1 + P0 and P0. Registers and the entry into the body are as in
- * linear_s8_dsp_blocks.S: r4-r7 both of rows 0-3, r8-r11 even, r2 r3 activations, r12 a packed word, lr its even
+ * linear_s8_dsp_rows4.S: r4-r7 both of rows 0-3, r8-r11 even, r2 r3 activations, r12 a packed word, lr its even
  * columns, r0 panel, r1 packed words. LDRD touches only the panel, the block and the stack, which are words. */
 
 #if defined(__ARM_FEATURE_DSP) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'

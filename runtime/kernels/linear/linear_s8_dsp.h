@@ -10,6 +10,13 @@
 #define EDGEC_LINEAR_TABLE 2  /* results looked up, */
 #define EDGEC_LINEAR_ADD 4    /* or a residual added to them */
 
+/* For what runs once a panel: unrolled or inlined into one another, it would only cost flash and stack. */
+#if defined(__clang__)
+#define EDGEC_SMALL __attribute__((noinline, minsize))
+#else
+#define EDGEC_SMALL __attribute__((noinline, cold))
+#endif
+
 #define EDGEC_LINEAR_ADD_SHIFT 18 /* binary point of the multipliers of a sum */
 
 /* Columns of a layer and what becomes of their sums. The assembly knows these offsets. */

@@ -1,46 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A dense layer: pack a panel of rows to 16 bits, then multiply it by all columns, two at a time. */
+/* A dense layer: panels of rows, packed to 16 bits, times all columns, two at a time. */
 #include "edgec_dsp.h"
 #include "edgec_kernels.h"
 #include "linear_s8_dsp.h"
 
-/* Once a panel: unrolled or inlined into one another, these would only cost flash and stack. */
-#if defined(__clang__)
-#define EDGEC_SMALL __attribute__((noinline, minsize))
-#else
-#define EDGEC_SMALL __attribute__((noinline, cold))
-#endif
-
-/* Widens a row, or what is left of it, to 16-bit lanes, `stride` words between its words; zeros fill the last group. */
-EDGEC_SMALL
-static void pack_row(const int8_t *x, int32_t k, uint32_t *panel, int32_t stride)
-{
-    const int8_t *const whole = x + (k & ~3);
-    while (x != whole) {
-        const uint32_t word = edgec_load_word(x);
-        panel[0] = edgec_sxtb16(word);
-        panel[stride] = edgec_sxtb16_ror8(word);
-        panel += 2 * stride;
-        x += 4;
-    }
-    if ((k & 3) != 0) {
-        uint32_t word = 0;
-        for (int32_t i = 0; i < (k & 3); i++) { /* byte by byte: x may end where the memory ends */
-            word |= (uint32_t)(uint8_t)x[i] << (8 * i);
-        }
-        panel[0] = edgec_sxtb16(word);
-        panel[stride] = edgec_sxtb16_ror8(word);
-    }
-}
-
 #if !EDGEC_HAS_DSP
-void edgec_linear_s8_dsp_pack4(const int8_t *x, int32_t k, int32_t groups, uint32_t *panel)
-{
-    for (int32_t row = 0; row < 4; row++) {
-        pack_row(x + row * k, 4 * groups, panel + row, 4);
-    }
-}
-
 /* acc is sum(x*w) + bias; double_mult is 2*M, so that the high word of the product is (acc*M + 2^30) >> 31. */
 static int8_t requantize_narrow(uint32_t acc, uint32_t shift, int32_t double_mult, int32_t zero_point)
 {
@@ -216,37 +180,23 @@ static inline void multiply(edgec_linear_columns *c, const uint32_t *panel, int3
     }
 }
 
-/* Rows, 2 or a multiple of 4: four (or two) at a time, their groups beside one another. */
-EDGEC_SMALL
-static void pack_panel(const int8_t *x, int32_t k, int32_t rows, uint32_t *panel)
-{
-    const int32_t block = rows < 4 ? rows : 4;
-    const int32_t whole = rows < 4 ? 0 : k & ~3; /* of four rows at once */
-    for (; rows > 0; rows -= block) {
-        if (whole > 0) {
-            edgec_linear_s8_dsp_pack4(x, k, whole >> 2, panel);
-        }
-        for (int32_t i = 0; whole != k && i < block; i++) {
-            pack_row(x + i * k + whole, k - whole, panel + ((block * whole) >> 1) + i, block);
-        }
-        x += block * k;
-        panel += 2 * block * ((k + 3) >> 2);
-    }
-}
-
 EDGEC_SMALL
 void edgec_linear_s8_dsp_layer(edgec_linear_columns *columns, const int8_t *x, int32_t k, int8_t *y, int32_t m,
                                int32_t panel_rows, uint32_t *scratch)
 {
+    const int packed = panel_rows == 0;
+    const uint32_t *panel = packed ? (const uint32_t *)(const void *)x : scratch;
     while (m > 0) {
-        const int32_t rows = m >= 4 ? (m < panel_rows ? m : panel_rows) & ~3 : m >= 2 ? 2 : 1;
-        if (rows == 1) {
-            pack_row(x, k, scratch, 1);
-        } else {
-            pack_panel(x, k, rows, scratch);
+        const int32_t most = packed || m < panel_rows ? m : panel_rows;
+        const int32_t rows = most >= 4 ? most & ~3 : most >= 2 ? 2 : 1;
+        if (!packed) {
+            edgec_pack_panel_s8(x, rows, k, scratch);
+            x += rows * k;
         }
-        multiply(columns, scratch, rows, y);
-        x += rows * k;
+        multiply(columns, panel, rows, y);
+        if (packed) {
+            panel += 2 * rows * columns->groups;
+        }
         y += rows * columns->y_stride;
         m -= rows;
     }
