@@ -125,7 +125,8 @@ def _firmware(built: Built, folder: Path) -> tuple[Firmware, StackBound]:
     while True:
         script = linker_script(built.target, stack_bytes=reserve)
         firmware = build_firmware(built.target, sources, paths, script, folder)
-        stack = static_stack_bound(firmware.elf, f"{built.prefix}_run")
+        api = [f"{built.prefix}_run", *([f"{built.prefix}_feed_rows"] if built.program.feed else [])]
+        stack = max((static_stack_bound(firmware.elf, symbol) for symbol in api), key=lambda bound: bound.bytes)
         if stack.bytes + BENCH_STACK <= reserve:
             return firmware, stack
         reserve = -(-(stack.bytes + BENCH_STACK) // 8) * 8

@@ -11,12 +11,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from edgec.advice import Case, advised
 from edgec.artifact import MODEL_COPY, Artifact, load_artifact, new_directory
 from edgec.assemble import assemble
 from edgec.build import build, package_files
 from edgec.emit.model import Built
 from edgec.emit.package import write_package
-from edgec.errors import UnsupportedError, UsageError
+from edgec.errors import FitError, UnsupportedError, UsageError
 from edgec.kernels.select import Choice
 from edgec.kernels.share import share_equal
 from edgec.lower import lower_to_integers
@@ -30,9 +31,10 @@ from edgec.passes.support import require_supported
 from edgec.program import Program
 from edgec.quantize.options import Recipe
 from edgec.quantize.quantize import is_quantized, quantize
+from edgec.schedule.feed import Feeding
 from edgec.schedule.memories import arena_room, place_in_memories
 from edgec.schedule.problem import MemoryPlan
-from edgec.schedule.schedule import Wishes, schedule_program
+from edgec.schedule.schedule import LEVERS, Lever, Wishes, schedule_program
 from edgec.schedule.tile import Goal
 from edgec.target import Target
 
@@ -53,6 +55,8 @@ class Options:
         dump: directory that receives what each phase hands on, numbered.
         optimize: what the scheduler goes for: least RAM, speed, or the least RAM that costs next to no speed.
         ram: most bytes of RAM that the program may take, all counted; None for what the target has.
+        feed: whether the image comes in whole, into a buffer of its own, or by rows.
+        levers: what the scheduler may do; all of it but to measure what each saves.
         packages: build systems (of `edgec.emit.package.LAYOUTS`) to lay the files out for.
     """
 
@@ -64,6 +68,8 @@ class Options:
     packages: Sequence[str] = ()
     optimize: Goal = "balanced"
     ram: int | None = None
+    feed: Feeding = "whole"
+    levers: Sequence[Lever] = LEVERS
 
 
 def compile_model(
@@ -80,19 +86,35 @@ def compile_model(
         graph = prepare(model, options, dump)  # phases 1 and 2: one form for each operator; scales
         model.notes.extend(n for n in graph.notes if n not in model.notes)  # what the phases decided is told too
         program = lower_program(graph, model, options, progress, dump)  # phases 3 and 4: integers; through TVM
-        progress("select kernels, schedule, place in memory")
-        wishes = Wishes(options.optimize, arena_room(program, target, options.ram))
-        scheduled = schedule_program(program, target, options.kernels, wishes)  # phase 5: order, tile, overlap
-        program, kernels = scheduled.program, share_equal(scheduled.implementations)
-        plan, state, weights = place_in_memories(program, kernels, target)  # and offsets; checked
-        dump.plan("5-plan.txt", plan)
-        progress("emit C, compile, link")
-        save_model(graph, part / MODEL_COPY)
-        built = Built(program, kernels, plan, state, target, weights, scheduled)
-        build(built, model, part)  # phase 6: C, binary, manifest
+        with advised(Case(model, program, target, options, make_program)):
+            progress("select kernels, schedule, place in memory")
+            wishes = Wishes(options.optimize, arena_room(program, target, options.ram), options.levers, options.feed)
+            scheduled = schedule_program(program, target, options.kernels, wishes)  # phase 5: order, tile, overlap
+            program, kernels = scheduled.program, share_equal(scheduled.implementations)
+            plan, state, weights = place_in_memories(
+                program, kernels, target, "place" in options.levers
+            )  # offsets; checked
+            dump.plan("5-plan.txt", plan)
+            progress("emit C, compile, link")
+            save_model(graph, part / MODEL_COPY)
+            built = Built(program, kernels, plan, state, target, weights, scheduled)
+            build(built, model, part)  # phase 6: C, binary, manifest
+            _require_ram(part, options.ram)
         for kind in options.packages:
             write_package(part, kind, built.prefix, program.name, package_files(part, built.prefix))
     return load_artifact(out)
+
+
+def _require_ram(folder: Path, ram: int | None) -> None:
+    """Raise FitError when the program in `folder` takes more RAM than its user allows."""
+    manifest = load_artifact(folder).manifest
+    total, peak = manifest["ram"]["total_bytes"], manifest["plan"]["peak_at"]
+    if ram is not None and total is not None and total > ram:
+        raise FitError(
+            f"--ram {ram:,}: the program needs {total:,} B of RAM: over by {total - ram:,} B at {peak}",
+            need=f"{total:,} B (no schedule found takes less)",
+            have=f"{ram:,} B",
+        )
 
 
 def make_program(

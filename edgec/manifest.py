@@ -12,6 +12,7 @@ from typing import Any
 from edgec import __version__
 from edgec.artifact import MODEL_COPY, SCHEMA
 from edgec.device.toolchain import toolchain_version
+from edgec.emit.feed import entries, row_bytes, steps_symbol
 from edgec.emit.model import Built
 from edgec.model import Model
 from edgec.program import Port, Program
@@ -60,7 +61,8 @@ def manifest(built: Built, model: Model, model_id: str, figures: dict[str, Any],
             for s in program.states
         ],
         "prefix": built.prefix,
-        "run_symbol": f"{built.prefix}_run",
+        "run_symbol": steps_symbol(built),
+        "run_entries": entries(built),
         "model_id": model_id,
         "tools": {
             "edgec": __version__,
@@ -167,7 +169,10 @@ def _sha256(path: Path) -> str | None:
 
 
 def _port(built: Built, port: Port) -> dict[str, Any]:
-    q = port.quantization
+    q, feed = port.quantization, built.program.feed
+    fed = {}
+    if feed is not None and feed.tensor == port.tensor:
+        fed = {"rows": feed.rows, "row_bytes": row_bytes(built, feed), "rows_per_turn": feed.rows_per_turn}
     return {
         "name": port.name,
         "shape": list(port.onnx_shape),
@@ -175,4 +180,5 @@ def _port(built: Built, port: Port) -> dict[str, Any]:
         "dtype": built.program.tensors[port.tensor].type.dtype,
         "scale": q.scale if q else None,
         "zero_point": q.zero_point if q else None,
+        **({"feed": fed} if fed else {}),
     }

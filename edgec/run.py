@@ -48,7 +48,8 @@ def open_artifact(artifact: Artifact, runner: RunnerKind | None = None, *, timin
         folder = artifact.path / "host"
         if not (folder / HOST_LIBRARY).exists():
             _build_host(artifact, folder)
-    opened = open_runner(folder, kind, target, symbol=artifact.manifest["run_symbol"], timing=timing)
+    symbol, entries = artifact.manifest["run_symbol"], artifact.manifest.get("run_entries", 1)
+    opened = open_runner(folder, kind, target, symbol=symbol, entries=entries, timing=timing)
     if opened.model_id != artifact.manifest["model_id"]:
         opened.close()
         raise DeviceError(
@@ -153,6 +154,7 @@ def _report(artifact: Artifact, measured: Profile) -> dict[str, Any]:
     return {
         "model": manifest["model"],
         "target": manifest["target"],
+        "model_id": manifest["model_id"],
         "measured_on": measured.measured_on,
         "instructions": measured.instructions,
         "overhead": measured.overhead,

@@ -41,22 +41,28 @@ def run_in_arena(
             at = plan.placements[scratch_name(step, i)]
             arena[at.space][at.offset : at.offset + size] = noise.integers(0, 256, size, np.uint8)
         if call.op == PREPARE:  # packing keeps the bytes: who reads them takes as many as the tensor has
-            source = place(call.inputs[0], turn).copy()
-            place(call.outputs[0], turn)[: source.size] = source
+            source, packed = place(call.inputs[0], turn).copy(), place(call.outputs[0], turn)
+            packed[:] = np.resize(source, packed.size)
             return
         inputs = []
         for name, logical in zip(call.inputs, program.operands(call), strict=True):
-            kind = program.tensors[logical].type
-            inputs.append(place(name, turn)[: kind.bytes].copy().view(kind.dtype).reshape(kind.shape))
+            kind, data = program.tensors[logical].type, place(name, turn)
+            assert name == logical or np.array_equal(data, np.resize(data[: kind.bytes], data.size)), f"{name} is hit"
+            inputs.append(data[: kind.bytes].copy().view(kind.dtype).reshape(kind.shape))
         result = result_of(program, call, inputs, turn)
         place(call.outputs[0], turn)[:] = result.ravel().view(np.uint8)
 
-    for port in program.inputs:
-        place(port.tensor, 0)[:] = np.ascontiguousarray(values[port.tensor]).ravel().view(np.uint8)
+    feed = program.feed
+    given = {p.tensor: np.ascontiguousarray(values[p.tensor]).ravel().view(np.uint8) for p in program.inputs}
+    for name, data in given.items():
+        if feed is None:
+            place(name, 0)[:] = data
     step = 0
     while step < len(program.calls):
         loop = program.loop_at(step) or Loop(step, step + 1, 1)
         for turn in range(loop.count):
+            if feed is not None and feed.loop == loop:
+                place(feed.strip, 0)[:] = np.split(given[feed.tensor], loop.count)[turn]
             for i in range(loop.first, loop.last):
                 run(i, program.calls[i], turn)
         step = loop.last

@@ -61,7 +61,7 @@ Runner = Callable[..., np.ndarray]
 
 
 def host_runner(kernel: HandKernel, folder: Path) -> Runner:
-    """Runs a case with the portable C; x and scratch end where guards begin, x `x_offset` bytes late."""
+    """Runs a case with the portable C; x and scratch end where guards begin, x `x_offset` elements late."""
     function = getattr(ctypes.CDLL(str(build_host_library(sources(kernel), INCLUDES, folder))), kernel.function)
     function.restype = None
 
@@ -75,7 +75,7 @@ def host_runner(kernel: HandKernel, folder: Path) -> Runner:
             if a.ndim == 0:
                 arguments.append(ctypes.c_int32(int(a)))
                 continue
-            late = x_offset if i == 0 else 0
+            late = x_offset * a.itemsize if i == 0 else 0
             held = np.full(a.nbytes + 2 * GUARD_BYTES + late, GUARD, np.uint8)
             held[GUARD_BYTES + late : GUARD_BYTES + late + a.nbytes] = np.frombuffer(a.tobytes(), np.uint8)
             guarded[i] = held, late

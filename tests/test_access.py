@@ -18,7 +18,12 @@ NAMES = tuple(operators())
 SMALL = 700
 """Elements of input and output together, for what looks at each pair of them."""
 # What an output row cannot do without: rows are of the whole input.
-WHOLE: dict[str, tuple[str, ...]] = {"attention_s8": ("k", "v")}
+WHOLE: dict[str, tuple[str, ...]] = {
+    "attention_s8": ("k", "v"),
+    "ring_write_s8": ("cursor",),
+    "causal_conv1d_s8": ("cursor",),
+    "causal_depthwise_s8": ("cursor",),
+}
 
 
 def cases(op: Operator, count: int, seed: int = 0, most: int = 10**9) -> Iterator[Case]:
@@ -243,6 +248,9 @@ LOOSE = {
     "take_s8": "the indices are not known",
     "select_s8": "one of two operands is read, by the values",
     "embedding_s8": "an int32 index is read whole before a byte is written",
+    "ring_write_s8": "the cursor is not known",
+    "causal_conv1d_s8": "the cursor is not known",
+    "causal_depthwise_s8": "the cursor is not known",
 }
 
 

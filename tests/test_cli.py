@@ -367,11 +367,12 @@ def test_a_model_that_does_not_fit_ram_says_need_have_over_where_and_what_to_try
     model = attention_block(desk / "other.onnx", tokens=64, width=32)
     samples(desk / "samples.npz", 2, x=(1, 64, 32))
     error = refused(desk, 4, *compiling(desk, model=model, target=target)).err
-    told = re.match(r"error: arena needs ([\d,]+) B, stm32f407.* has ([\d,]+) B: over by ([\d,]+) B at (\w+)\n", error)
+    told = re.match(r"error: arena needs ([\d,]+) B, stm32f407.* has ([\d,]+) B: over by ([\d,]+) B at (.+)\n", error)
     assert told, error
     needs, has, over = (int(number.replace(",", "")) for number in told.groups()[:3])
     assert needs - has == over > 0
-    assert told[4] in {n.name for n in onnx.load(model).graph.node}
+    nodes = told[4].split(" head ")[0].split("+")  # a step may do several nodes' work, for one head at a time
+    assert set(nodes) <= {n.name for n in onnx.load(model).graph.node}
     assert "try    --target stm32" in error
 
 

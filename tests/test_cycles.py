@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgec.device.board_sim.timing import Cost, Machine, machine, native_library
-from edgec.device.cycles import Cache, TimedRegion, TimingModel, timing_model
+from edgec.device.cycles import Cache, Pipeline, TimedRegion, TimingModel, timing_model
 from edgec.device.profile import OperatorCount, Profile
 from edgec.device.runner import open_runner
 from edgec.device.toolchain import cpu_flags, zig_binary
@@ -176,7 +176,7 @@ def model(first: int, next_: int, code: Cache | None, data: Cache | None, *, dua
         TimedRegion("ram", 0x2000_0000, 0x2000_1000, False, False, 0, 0),
         TimedRegion("flash", 0x0800_0000, 0x0800_1000, True, True, first, next_),
     )
-    return TimingModel(dual, prefetch, regions, code, data)
+    return TimingModel(Pipeline.DUAL if dual else Pipeline.SINGLE, prefetch, regions, code, data)
 
 
 def trace_cost(library: ctypes.CDLL, made: Machine, trace: Sequence[tuple[bool, int, int]]) -> Cost:
@@ -247,7 +247,7 @@ def test_a_stream_pays_once_a_line_and_less_where_lines_follow(library: ctypes.C
 @pytest.mark.parametrize("name", [n for n in list_targets() if load_target(n).memory])
 def test_every_board_has_a_model(name: str) -> None:
     made = timing_model(load_target(name))
-    assert made.dual_issue == (load_target(name).cpu.core == "cortex-m7")
+    assert (made.core == Pipeline.DUAL) == (load_target(name).cpu.core == "cortex-m7")
     assert made.code is not None
     assert made.data is not None
     flash = [r for r in made.regions if r.flash]

@@ -8,6 +8,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ SOURCES = [
 INCLUDES = [runtime_dir() / "include"]
 CORE_TARGETS = {"cortex-m7": "stm32f746", "cortex-m4": "stm32f407"}
 SIMULATOR = Path(__file__).parent / "fixtures" / "kernel_core.py"
+PACK = "edgec_pack_panel_s8"
 GUARD = 0x5A
 
 
@@ -55,18 +57,36 @@ def call_of(case: Case, panel_rows: int = 0) -> Call:
     return Call(types, {name: named[name] for name in op.constants}, case.attrs, panel_rows=panel_rows)
 
 
-def c_arguments(case: Case, x_offset: int = 0, panel_rows: int = 0) -> tuple[list[np.ndarray], int]:
-    """The C call's arguments as arrays (0-d: a number), and which is y. x begins `x_offset` bytes late."""
+def panel_of(x: np.ndarray) -> np.ndarray:
+    """What all rows of x are packed to: blocks of four rows, then two, then one, whose words of a group lie together."""
+    m, k = x.shape
+    lanes = np.zeros((m, -(-k // 4) * 4), np.int16)
+    lanes[:, :k] = x
+    words = lanes.reshape(m, -1, 4)[:, :, [0, 2, 1, 3]].copy().view(np.uint32)  # [m][groups][2]
+    whole = m // 4 * 4
+    blocks = [words[i : i + 4] for i in range(0, whole, 4)]
+    blocks += [words[whole : whole + 2], words[whole + 2 :]] if m % 4 >= 2 else [words[whole:]]
+    return np.concatenate([block.transpose(1, 2, 0).reshape(-1) for block in blocks])
+
+
+def c_arguments(
+    case: Case, x_offset: int = 0, panel_rows: int = 0, packed: bool = False
+) -> tuple[list[np.ndarray], int]:
+    """The C call's arguments as arrays (0-d: a number), and which is y. x begins `x_offset` bytes late, or is packed."""
     call, kernel = call_of(case, panel_rows), KERNELS[operator_of(case).name]
+    call = replace(call, packed=frozenset({"x"} if packed else ()))
     x = case.inputs[0]
     buffers = {packed.name: packed.values for packed in kernel.pack(call)}
     buffers["x"] = np.concatenate([np.full(x_offset, GUARD, np.int8), x.reshape(-1)])
+    if packed:
+        buffers["x"] = panel_of(x)
     buffers["y"] = np.full((x.shape[0], call.types["w"].shape[0]), GUARD, np.int8)
     buffers["scratch"] = np.zeros(kernel.scratch_bytes(call) // 4, np.uint32)
     if "residual" in call.types:
         buffers["residual"] = case.inputs[1]
     names = kernel.arguments(call)
     arrays = [buffers[a] if isinstance(a, str) else np.array(a, np.int32) for a in names]
+    assert ("scratch" in names) != packed
     return arrays, names.index("y")
 
 
@@ -105,18 +125,28 @@ def cases(draw: st.DrawFn, largest: int = 40) -> Case:
 
 
 @pytest.fixture(scope="session")
-def on_host(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., np.ndarray]:
-    """Runs a case with the portable C, compiled for this machine."""
-    library = ctypes.CDLL(str(build_host_library(SOURCES, INCLUDES, tmp_path_factory.mktemp("host"))))
+def portable(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The portable C, compiled for this machine."""
+    return ctypes.CDLL(str(build_host_library(SOURCES, INCLUDES, tmp_path_factory.mktemp("host"))))
 
-    def run(case: Case, x_offset: int = 0, accepted: bool = True, panel_rows: int = 0) -> np.ndarray:
+
+@pytest.fixture(scope="session")
+def on_host(portable: ctypes.CDLL) -> Callable[..., np.ndarray]:
+    """Runs a case with the portable C."""
+
+    def run(
+        case: Case, x_offset: int = 0, accepted: bool = True, panel_rows: int = 0, packed: bool = False
+    ) -> np.ndarray:
         kernel = KERNELS[operator_of(case).name]
         assert (kernel.accepts(call_of(case)) is None) == accepted
-        function = getattr(library, kernel.function)
+        function = getattr(portable, kernel.function)
         function.restype = None
-        arrays, y = c_arguments(case, x_offset, panel_rows)
+        arrays, y = c_arguments(case, x_offset, panel_rows, packed)
         guarded = np.full(arrays[y].size + 32, GUARD, np.int8)
-        args = [ctypes.c_int32(int(a)) if a.ndim == 0 else ctypes.c_void_p(a.ctypes.data) for a in arrays]
+        args: list[ctypes.c_int32 | ctypes.c_void_p | None] = [
+            ctypes.c_int32(int(a)) if a.ndim == 0 else ctypes.c_void_p(a.ctypes.data) for a in arrays
+        ]
+        args[-1] = None if packed else args[-1]
         args[0] = ctypes.c_void_p(arrays[0].ctypes.data + x_offset)
         args[y] = ctypes.c_void_p(guarded.ctypes.data + 16)
         function(*args)
@@ -137,28 +167,37 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         flags += ("-std=gnu11", "-nostdlibinc", "-fstack-size-section", "-fno-jump-tables", *includes)
         objects = compile_objects(SOURCES, INCLUDES, flags)
         made[core] = tmp_path_factory.mktemp(core) / "kernel.elf"
-        roots = [argument for k in KERNELS.values() for argument in ("-u", k.function)]
+        roots = [argument for name in (PACK, *(k.function for k in KERNELS.values())) for argument in ("-u", name)]
         link = ["ld.lld", "-N", "--gc-sections", "-Ttext=0x08000000", "-e", KERNEL.function, *roots]
         subprocess.run([zig_binary(), *link, *objects, "-o", made[core]], check=True)
     return made
 
 
-def on_core(core: str, image: Path, case: Case, panel_rows: int = 0) -> tuple[np.ndarray, int, int]:
+def on_core(
+    core: str, image: Path, case: Case, panel_rows: int = 0, packed: bool = False
+) -> tuple[np.ndarray, int, int]:
     """y, instructions and bytes of stack of one call on a simulated core."""
     kernel = KERNELS[operator_of(case).name]
     assert kernel.accepts(call_of(case)) is None
-    arrays, y = c_arguments(case, panel_rows=panel_rows)
+    arrays, y = c_arguments(case, panel_rows=panel_rows, packed=packed)
+    return simulated(core, image, kernel.function, arrays, y)
+
+
+def simulated(
+    core: str, image: Path, function: str, arrays: list[np.ndarray], result: int
+) -> tuple[np.ndarray, int, int]:
+    """One of a function's arrays after a call on a simulated core, instructions and bytes of stack."""
     request = io.BytesIO()
     np.savez(request, **{f"a{i}": a for i, a in enumerate(arrays)})
     done = subprocess.run(
-        [sys.executable, SIMULATOR, core, kernel.function, image],
+        [sys.executable, SIMULATOR, core, function, image],
         input=request.getvalue(),
         capture_output=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
     reply = np.load(io.BytesIO(done.stdout))
-    return reply[f"a{y}"], int(reply["instructions"]), int(reply["stack_bytes"])
+    return reply[f"a{result}"], int(reply["instructions"]), int(reply["stack_bytes"])
 
 
 @settings(deadline=None, max_examples=300)
@@ -167,6 +206,23 @@ def test_portable_kernel_equals_the_operator(
     on_host: Callable[..., np.ndarray], case: Case, x_offset: int, panel_rows: int
 ) -> None:
     np.testing.assert_array_equal(on_host(case, x_offset, panel_rows=panel_rows), wanted(case))
+
+
+@settings(deadline=None, max_examples=150)
+@given(cases(), st.integers(0, 3))
+def test_portable_kernel_takes_a_panel_that_others_share(
+    on_host: Callable[..., np.ndarray], portable: ctypes.CDLL, case: Case, x_offset: int
+) -> None:
+    (x, *_), panel = case.inputs, panel_of(case.inputs[0])
+    shared = KERNELS[operator_of(case).name].shared(call_of(case))
+    assert shared is not None
+    assert (shared.function, shared.bytes, shared.arguments) == (PACK, panel.nbytes, ("x", *x.shape, "y"))
+    late, packed = np.concatenate([np.zeros(x_offset, np.int8), x.ravel()]), np.zeros_like(panel)
+    getattr(portable, PACK)(
+        ctypes.c_void_p(late.ctypes.data + x_offset), *map(ctypes.c_int32, x.shape), ctypes.c_void_p(packed.ctypes.data)
+    )
+    np.testing.assert_array_equal(packed, panel)
+    np.testing.assert_array_equal(on_host(case, packed=True), wanted(case))
 
 
 def test_portable_kernel_equals_the_operator_on_its_own_samples(on_host: Callable[..., np.ndarray]) -> None:
@@ -204,6 +260,23 @@ def test_assembly_equals_the_operator(images: dict[str, Path], core: str, op: Op
         assert operator_of(case) is op
         y, _, _ = on_core(core, images[core], case, panel_rows=4 * int(rng.integers(6)))
         np.testing.assert_array_equal(y, wanted(case))
+
+
+@pytest.mark.parametrize("core", CORE_TARGETS)
+@pytest.mark.parametrize(("m", "k", "n"), [*SHAPES, (64, 96, 96), (4, 96, 32)])
+def test_assembly_takes_a_panel_that_others_share(images: dict[str, Path], core: str, m: int, k: int, n: int) -> None:
+    """The bits, and for two calls it pays."""
+    rng = np.random.default_rng(m * 10007 + k * 101 + n)
+    cases = [extended(make_case(m, k, n, rng), op, rng) for op in (LINEAR, TABLE, ADD)]
+    panel, numbers = panel_of(cases[0].inputs[0]), [np.array(v, np.int32) for v in (m, k)]
+    packed, once, _ = simulated(core, images[core], PACK, [cases[0].inputs[0], *numbers, np.zeros_like(panel)], 3)
+    np.testing.assert_array_equal(packed, panel)
+    for case in cases:
+        y, together, _ = on_core(core, images[core], case, panel_rows=4 * m, packed=True)
+        np.testing.assert_array_equal(y, wanted(case))
+        _, apart, _ = on_core(core, images[core], case, panel_rows=4 * m)
+        print(f"{core} {m}x{k}x{n}: {apart} instructions, {together} of a panel that took {once}")
+        assert once + 2 * together < 2 * apart
 
 
 @pytest.mark.parametrize("core", CORE_TARGETS)

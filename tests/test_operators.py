@@ -14,6 +14,7 @@ import conv_edges
 import int16_edges
 import numpy as np
 import pytest
+import ring_edges
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from operator_edges import MORE_EDGES
@@ -259,6 +260,7 @@ EDGES = {
     **attention_edges.EDGES,
     **conv_edges.EDGES,
     **int16_edges.EDGES,
+    **ring_edges.EDGES,
     **MORE_EDGES,
 }
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -70,9 +71,10 @@ def test_an_unequal_host_library_is_found(patches_f746: Compiled, tmp_path: Path
     """A weight changed in the C after compiling: the firmware is as it was, this machine's program is not."""
     copy = tmp_path / "copy"
     shutil.copytree(patches_f746.path, copy, ignore=shutil.ignore_patterns("host"))
-    source = copy / "patches_kernels.c"
-    assert "127" in source.read_text()
-    source.write_text(source.read_text().replace("127", "7"))
+    source = copy / "patches_weights.c"
+    changed, times = re.subn(r"(\.conv0_weights = \{\s+)\d+u", r"\g<1>0x7F7F7F7Fu", source.read_text())
+    assert times == 1
+    source.write_text(changed)
     answer = edgec("verify", copy, "--input", patches_f746.samples)
     assert answer.code == 5
     assert "logits: host C differs from definitions" in answer.err

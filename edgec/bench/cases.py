@@ -215,6 +215,19 @@ def _embedding(rows: int, entries: int, width: int) -> Callable[[], Case]:
     return lambda: Case((index, weights((entries, width))))
 
 
+def _causal(ring: tuple[int, int, int], n: int, taps: int) -> Callable[[], Case]:
+    """A full convolution, or a depthwise one where n is 0."""
+    w = (n, taps, ring[2]) if n else (taps, ring[2])
+    constants = *_channels(n or ring[2], taps * (ring[2] if n else 1)), np.array([3], np.int32)
+    cursor = np.array([1], np.int32)
+    return lambda: Case((activation(ring), cursor, weights(w), *constants), {"dilation": 1, "wide": 0})
+
+
+def _ring_write(streams: int, rows: int, channels: int) -> Callable[[], Case]:
+    cursor = np.array([1], np.int32)
+    return lambda: Case((activation((streams, rows, channels)), activation((streams, channels), 1), cursor))
+
+
 _CMSIS_LINEAR = "CMSIS-NN 1.67 to 2.25"
 CASES: tuple[BenchCase, ...] = (
     BenchCase("linear_s8", "48x192x192", _linear(48, 192, 192), 0.90, _CMSIS_LINEAR),
@@ -267,4 +280,7 @@ CASES: tuple[BenchCase, ...] = (
     BenchCase("concat_s8", "64x48 and 64x48", _concat(64, 48, 48)),
     BenchCase("take_s8", "1x64x96", _take(1, 64, 96)),
     BenchCase("embedding_s8", "64 of 128x96", _embedding(64, 128, 96)),
+    BenchCase("causal_conv1d_s8", "ring 3x32 to 32", _causal((1, 3, 32), 32, 3)),
+    BenchCase("causal_depthwise_s8", "ring 4x64", _causal((1, 4, 64), 0, 4)),
+    BenchCase("ring_write_s8", "ring 3x32, apart", _ring_write(1, 3, 32)),
 )

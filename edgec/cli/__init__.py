@@ -14,7 +14,7 @@ import sys
 
 import typer
 
-from edgec.cli import bench, check, doctor, export, models, plan, profile, quantize, run, targets, verify
+from edgec.cli import bench, check, doctor, export, models, plan, profile, quantize, report, run, targets, verify
 from edgec.cli import compile as compile_verb
 from edgec.errors import EdgecError, UsageError, render
 
@@ -31,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (doctor, models, targets, export, check, quantize, compile_verb, run, profile, verify, plan):
+for verb in (doctor, models, targets, export, check, quantize, compile_verb, run, profile, report, verify, plan):
     app.command(verb.NAME, help=verb.HELP, epilog=f"Example: {verb.EXAMPLE}")(verb.command)
 app.add_typer(bench.app)
 

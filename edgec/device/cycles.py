@@ -7,11 +7,22 @@ The method, every rule and its source: docs/cycles.md. The model itself runs in 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 from edgec.target import Region, Target
 
-DUAL_ISSUE = frozenset({"cortex-m7"})
-"""Cores that issue two instructions in a cycle; every other core issues one."""
+
+
+class Pipeline(IntEnum):
+    """What one instruction costs: `core` of timing.h. Every core that `PIPELINES` does not name is a SINGLE."""
+
+    SINGLE = 0
+    DUAL = 1
+    M3 = 2
+    M0PLUS = 3
+
+
+PIPELINES = {"cortex-m7": Pipeline.DUAL, "cortex-m3": Pipeline.M3, "cortex-m0plus": Pipeline.M0PLUS}
 _L1_LINE, _L1_CODE_WAYS, _L1_DATA_WAYS = 32, 2, 4
 _BUS_BYTES = 8
 
@@ -45,7 +56,7 @@ class TimedRegion:
 class TimingModel:
     """All that an estimate depends on, beside the program."""
 
-    dual_issue: bool
+    core: Pipeline
     prefetch: bool
     regions: tuple[TimedRegion, ...]
     code: Cache | None
@@ -54,12 +65,13 @@ class TimingModel:
 
 def timing_model(target: Target) -> TimingModel:
     """The model of a board, from its target file alone."""
+    core = PIPELINES.get(target.cpu.core, Pipeline.SINGLE)
     accelerator = target.internal_flash().accelerator
     if accelerator is not None:
         code = Cache(accelerator.line, 1, accelerator.code_lines)
         data = Cache(accelerator.line, 1, accelerator.data_lines)
         return TimingModel(
-            target.cpu.core in DUAL_ISSUE,
+            core,
             accelerator.prefetch,
             tuple(_region(r, cached=r.accelerator is not None, wait=r.wait_states) for r in target.memory),
             code,
@@ -67,7 +79,7 @@ def timing_model(target: Target) -> TimingModel:
         )
     regions = tuple(_behind_l1(r, target.cpu.dcache > 0) for r in target.memory)
     code_cache = _l1(target.cpu.icache, _L1_CODE_WAYS)
-    return TimingModel(target.cpu.core in DUAL_ISSUE, False, regions, code_cache, _l1(target.cpu.dcache, _L1_DATA_WAYS))
+    return TimingModel(core, False, regions, code_cache, _l1(target.cpu.dcache, _L1_DATA_WAYS))
 
 
 def _l1(size: int, ways: int) -> Cache | None:

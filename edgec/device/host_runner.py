@@ -35,6 +35,7 @@ class _Program(ctypes.Structure):  # edgec_bench_program in runtime/port/edgec_b
         ("run", ctypes.CFUNCTYPE(ctypes.c_int)),
         ("input", ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_uint32)),
         ("output", ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_uint32)),
+        ("feed", ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_char_p, ctypes.c_uint32)),
     )
 
 
@@ -72,9 +73,14 @@ class HostRunner:
     def run(self, inputs: Sequence[bytes]) -> list[bytes]:
         """One inference."""
         check_inputs(self.inputs, inputs)
-        for i, data in enumerate(inputs):
-            ctypes.memmove(self._program.input(i), data, len(data))
         start = time.perf_counter()
+        for i, data in enumerate(inputs):
+            place = self._program.input(i)
+            if place is not None:
+                ctypes.memmove(place, data, len(data))
+                start = time.perf_counter()
+            elif self._program.feed(i, 0, data, len(data)):
+                raise DeviceError(f"the model does not take its input {self.inputs[i].name} by rows")
         status = self._program.run()
         self._seconds = time.perf_counter() - start
         self._runs += 1

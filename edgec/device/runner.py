@@ -72,6 +72,7 @@ def open_runner(
     target: Target,
     *,
     symbol: str | None = None,
+    entries: int = 1,
     alignment: bool = True,
     timing: bool = False,
 ) -> Runner:
@@ -83,6 +84,7 @@ def open_runner(
         target: the target that the firmware was built for.
         symbol: the run function whose calls are the operators; by default `run_symbol` of
             `manifest.json`.
+        entries: how often one inference enters that function; its second argument counts them, from 0.
         alignment: sim only: trap multi-word accesses off a word boundary, as hardware does (half the speed).
         timing: sim only: count the bytes read from flash and estimate cycles; instruction counts stay the same.
 
@@ -96,7 +98,8 @@ def open_runner(
     from edgec.device.sim_runner import SimRunner
 
     elf = _existing(artifact_dir / FIRMWARE_ELF)
-    return SimRunner(elf, target, symbol or _run_symbol(artifact_dir), alignment=alignment, timing=timing)
+    symbol = symbol or _run_symbol(artifact_dir)
+    return SimRunner(elf, target, symbol, entries=entries, alignment=alignment, timing=timing)
 
 
 def check_inputs(expected: Sequence[TensorBytes], inputs: Sequence[bytes]) -> None:

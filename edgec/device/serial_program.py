@@ -5,11 +5,28 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from edgec.device import transport
 from edgec.device.runner import TensorBytes, check_inputs
 from edgec.device.transport import Transport
 from edgec.errors import DeviceError
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What the board says of a run, or of the feeding of some bytes."""
+
+    stack_bytes: int
+    cycles: int
+    deepest: int
+
+    @staticmethod
+    def of(answer: bytes, failure: str) -> _Result:
+        status, *figures = struct.unpack("<iIII", answer)
+        if status:
+            raise DeviceError(f"the model's {failure}: status {status}")
+        return _Result(*figures)
 
 
 class SerialProgram:
@@ -32,6 +49,7 @@ class SerialProgram:
         self.stack_bytes: int | None = None
         self.cycles: int | None = None
         self.deepest: int | None = None
+        self.fed_deepest: int | None = None
         self.runs = 0
 
     def reset(self) -> None:
@@ -40,17 +58,20 @@ class SerialProgram:
 
     def run(self, inputs: Sequence[bytes]) -> list[bytes]:
         """One inference; sets `cycles`, `deepest` (the lowest stack address that it wrote) and `stack_bytes`
-        (from there up to the bench's own frame)."""
+        (from there up to the bench's own frame). `fed_deepest` is the lowest while an input was fed, if one is."""
         check_inputs(self.inputs, inputs)
+        fed: list[_Result] = []
         for i, data in enumerate(inputs):
             step = self._payload - 5
             for at in range(0, len(data), step):
-                self._line.request(transport.WRITE, struct.pack("<BI", i, at) + data[at : at + step])
-        answer = self._line.request(transport.RUN)
-        status, self.stack_bytes, self.cycles, self.deepest = struct.unpack("<iIII", answer)
+                answer = self._line.request(transport.WRITE, struct.pack("<BI", i, at) + data[at : at + step])
+                if answer:
+                    fed.append(_Result.of(answer, "does not take its input by rows"))
+        run = _Result.of(self._line.request(transport.RUN), "run failed")
+        self.stack_bytes, self.deepest = max(r.stack_bytes for r in (*fed, run)), run.deepest
+        self.cycles = sum(r.cycles for r in (*fed, run))
+        self.fed_deepest = min((r.deepest for r in fed), default=None)
         self.runs += 1
-        if status:
-            raise DeviceError(f"the model's run failed with status {status}")
         return [self._read(i, tensor.bytes) for i, tensor in enumerate(self.outputs)]
 
     def _describe(self, output: int, index: int) -> TensorBytes:

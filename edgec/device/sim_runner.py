@@ -35,7 +35,16 @@ class SimRunner:
         symbol.
     """
 
-    def __init__(self, elf: Path, target: Target, symbol: str, *, alignment: bool = True, timing: bool = False) -> None:
+    def __init__(
+        self,
+        elf: Path,
+        target: Target,
+        symbol: str,
+        *,
+        entries: int = 1,
+        alignment: bool = True,
+        timing: bool = False,
+    ) -> None:
         if target.console is None:
             raise DeviceError(f"{target.name} is not a board", hint="the runner host-c")
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
@@ -43,7 +52,7 @@ class SimRunner:
         self._transport: Transport | None = None
         name = str(target.path)
         command = [sys.executable, "-m", "edgec.device.board_sim", "--elf", str(elf), "--target", name]
-        command += ["--symbol", symbol]
+        command += ["--symbol", symbol, "--entries", str(entries)]
         self._process = subprocess.Popen(
             [*command, *(("--alignment",) if alignment else ()), *(("--timing",) if timing else ())],
             stdin=subprocess.PIPE,
@@ -106,8 +115,10 @@ class SimRunner:
         return self._message("profile", 10.0)
 
     def _stack_bytes(self, counts: Any) -> int | None:
-        deepest = self._program.deepest
-        return None if deepest is None else max(0, int(counts["entry_sp"]) - deepest)
+        deepest, fed = self._program.deepest, self._program.fed_deepest
+        if deepest is None:
+            return None
+        return max(0, int(counts["entry_sp"]) - deepest, int(counts["first_sp"]) - fed if fed is not None else 0)
 
     def close(self) -> None:
         """End the process, politely first."""

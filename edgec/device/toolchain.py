@@ -30,8 +30,11 @@ GROUPS = ("model", "kernels", "runtime", "bench")
 
 _COMPILE_JOBS = 2
 _CORE_FLAGS = {
+    "cortex-m0plus": ("--target=thumbv6m-none-eabi", "-mcpu=cortex-m0plus"),
+    "cortex-m3": ("--target=thumbv7m-none-eabi", "-mcpu=cortex-m3"),
     "cortex-m4": ("--target=thumbv7em-none-eabihf", "-mcpu=cortex-m4"),
     "cortex-m7": ("--target=thumbv7em-none-eabihf", "-mcpu=cortex-m7"),
+    "cortex-m33": ("--target=thumbv8m.main-none-eabi", "-mcpu=cortex-m33"),
 }
 _FPU_FLAGS = {"fpv4-sp": "-mfpu=fpv4-sp-d16", "fpv5-sp": "-mfpu=fpv5-sp-d16", "fpv5-dp": "-mfpu=fpv5-d16"}
 _WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
@@ -106,8 +109,11 @@ def toolchain_version() -> str:
 def cpu_flags(cpu: Cpu) -> tuple[str, ...]:
     """Compiler flags for a microcontroller core, from its core and features alone."""
     fpu = [flag for feature, flag in _FPU_FLAGS.items() if cpu.has(feature)]
+    triple, core = _CORE_FLAGS[cpu.core]
+    optional = cpu.core == "cortex-m33" and not cpu.has("dsp")  # elsewhere the DSP set comes with the core
     return (
-        *_CORE_FLAGS[cpu.core],
+        triple,
+        f"{core}+nodsp" if optional else core,
         *(fpu or ("-mfpu=none",)),
         "-mfloat-abi=hard" if fpu else "-mfloat-abi=soft",
     )

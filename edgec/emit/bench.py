@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+from edgec.emit.feed import row_bytes
 from edgec.emit.model import LICENSE, Built
 from edgec.emit.names import string
-from edgec.program import Port
+from edgec.program import Feed, Port
+
+FEED_ROWS = 1
+"""Rows that the bench gathers before it feeds them."""
 
 
 def bench_source(built: Built, model_id: str) -> str:
@@ -34,10 +38,7 @@ def bench_source(built: Built, model_id: str) -> str:
         f"static void reset(void) {{ {reset} }}",
         f"static int run(void) {{ return (int){p}_run(&model); }}",
         "",
-        "static void *input(uint32_t index) {",
-        *_cases(built, built.program.inputs),
-        "}",
-        "",
+        *(_feed(built, built.program.feed) if built.program.feed else _input(built)),
         "static const void *output(uint32_t index) {",
         *_cases(built, built.program.outputs),
         "}",
@@ -55,10 +56,47 @@ def bench_source(built: Built, model_id: str) -> str:
         "    .run = run,",
         "    .input = input,",
         "    .output = output,",
+        *(["    .feed = feed,"] if built.program.feed else []),
         "};",
         "",
     ]
     return "\n".join(lines)
+
+
+def _input(built: Built) -> list[str]:
+    return ["static void *input(uint32_t index) {", *_cases(built, built.program.inputs), "}", ""]
+
+
+def _feed(built: Built, feed: Feed) -> list[str]:
+    """Bytes as they come, gathered until they are rows."""
+    p, row = built.prefix, row_bytes(built, feed)
+    kind = built.c_type(built.program.inputs[0])
+    return [
+        "static void *input(uint32_t index) {",
+        "    (void)index;",
+        "    return NULL;",
+        "}",
+        "",
+        "static int feed(uint32_t index, uint32_t offset, const void *bytes, uint32_t count) {",
+        f"    static union {{ int8_t bytes[{FEED_ROWS * row}]; {kind} values; }} rows;",
+        "    static uint32_t taken;",
+        "    if (offset == 0u) {",
+        "        taken = 0u;",
+        "        if (init() != 0) return -1;",
+        "    }",
+        f"    if (index != 0u || offset != taken || count > {feed.rows * row}u - taken) return -1;",
+        "    for (uint32_t i = 0; i < count; ++i) {",
+        f"        rows.bytes[taken++ % {FEED_ROWS * row}u] = ((const int8_t *)bytes)[i];",
+        f"        const uint32_t held = taken % {FEED_ROWS * row}u;",
+        f"        if (held != 0u && taken < {feed.rows * row}u) continue;",
+        f"        const int32_t whole = held == 0u ? {FEED_ROWS} : (int32_t)(held / {row}u);",
+        f"        const int status = (int){p}_feed_rows(&model, &rows.values, whole);",
+        "        if (status != 0) return status;",
+        "    }",
+        "    return 0;",
+        "}",
+        "",
+    ]
 
 
 def _cases(built: Built, ports: list[Port]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgec.emit.feed import feed_declaration, role, row_bytes
 from edgec.emit.model import ARENA_ALIGNMENT, LICENSE, Built, shape_text
 from edgec.emit.names import comment
 from edgec.program import Port
@@ -91,6 +92,9 @@ def _sizes(built: Built) -> list[str]:
         name = f"{p}_{built.ports[port.name].upper()}"
         kind = built.program.tensors[port.tensor].type
         lines.append(f"#define {name}_BYTES {kind.bytes}")
+        if built.program.feed is not None and port.tensor == built.program.feed.tensor:
+            lines.append(f"#define {name}_ROWS {built.program.feed.rows}")
+            lines.append(f"#define {name}_ROW_BYTES {row_bytes(built, built.program.feed)}")
         if port.quantization is not None:
             lines.append(f"#define {name}_SCALE {port.quantization.scale!r}f /* real = scale * (q - zero_point) */")
             lines.append(f"#define {name}_ZERO_POINT ({port.quantization.zero_point})")
@@ -99,11 +103,17 @@ def _sizes(built: Built) -> list[str]:
 
 def _structure(built: Built) -> list[str]:
     pointers = [f"    int8_t *{built.arena_variable(space)};" for space in built.arenas]
+    told = "The arena means nothing between runs and may be shared; the state persists."
+    fed: list[str] = []
+    if built.program.feed is not None:
+        told = "The arena means nothing between a run and the next row, and may be shared then."
+        fed = ["    int32_t rows; /* that were fed since the last run */"]
     return [
-        "/* One use of the model. The arena means nothing between runs and may be shared; the state persists. */",
+        f"/* One use of the model. {told} */",
         "typedef struct {",
         *pointers,
         "    int8_t *state;",
+        *fed,
         f"}} {built.prefix}_model;",
     ]
 
@@ -117,13 +127,21 @@ def _functions(built: Built) -> list[str]:
         f"edgec_status {p}_init({init_parameters(built)});",
         "",
     ]
+    feed = built.program.feed
     for port in built.program.inputs:
+        if feed is not None:
+            lines += _described(built, port, role(built, port, feed))
+            lines += [f"edgec_status {feed_declaration(built)};", ""]
+            continue
         lines += _port_comment(built, port, "input: fill it before every run, which consumes it")
         lines += [f"{built.c_type(port)} *{p}_{built.ports[port.name]}({p}_model *m);", ""]
-    lines += ["/* One inference" + (" step." if built.program.states else ".") + " */"]
+    if feed is not None:
+        lines += ["/* The rest of an inference. EDGEC_ERROR_INPUT: rows are missing; nothing was run. */"]
+    else:
+        lines += ["/* One inference" + (" step." if built.program.states else ".") + " */"]
     lines += [f"edgec_status {p}_run({p}_model *m);", ""]
     for port in built.program.outputs:
-        lines += _port_comment(built, port, "output: valid until the next run")
+        lines += _port_comment(built, port, f"output: valid until the next {'run' if feed is None else 'row'}")
         lines += [f"const {built.c_type(port)} *{p}_{built.ports[port.name]}(const {p}_model *m);", ""]
     if built.program.states:
         lines += [
@@ -137,7 +155,11 @@ def _functions(built: Built) -> list[str]:
 
 def _port_comment(built: Built, port: Port, role: str) -> list[str]:
     kind = built.program.tensors[port.tensor].type
-    lines = [f"/* {comment(port.name)} {kind.dtype}{shape_text(kind.shape)}, {role}."]
+    return _described(built, port, [f"/* {comment(port.name)} {kind.dtype}{shape_text(kind.shape)}, {role}."])
+
+
+def _described(built: Built, port: Port, lines: list[str]) -> list[str]:
+    """The beginning of a comment with the port's layout and scale behind it."""
     if port.layout:
         axes = _AXES.get(port.layout, f"the ONNX axes {shape_text(port.layout)}")
         lines.append(f" * Layout: {axes}; {shape_text(port.onnx_shape)} in ONNX.")

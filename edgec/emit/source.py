@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import re
 
+from edgec.emit.feed import PART, api, steps_head
 from edgec.emit.header import init_parameters
 from edgec.emit.model import ARENA_ALIGNMENT, LICENSE, TURN, Built, shape_text
 from edgec.emit.names import comment
 from edgec.operators.integer import product
-from edgec.program import C_TYPES, Call, State
+from edgec.program import C_TYPES, Call, Loop, State
 
 WIDTH = 120
 
@@ -60,6 +61,8 @@ def _init(built: Built) -> list[str]:
     for space in built.arenas:
         lines.append(f"    m->{built.arena_variable(space)} = (int8_t *){built.arena_variable(space)};")
     lines.append("    m->state = (int8_t *)state;")
+    if built.program.feed is not None:
+        lines.append("    m->rows = 0;")
     if built.program.states:
         lines.append(f"    {p}_reset(m);")
     return [*lines, "    return EDGEC_OK;", "}"]
@@ -67,7 +70,8 @@ def _init(built: Built) -> list[str]:
 
 def _ports(built: Built) -> list[str]:
     p, lines = built.prefix, []
-    for ports, const in ((built.program.inputs, ""), (built.program.outputs, "const ")):
+    inputs = [] if built.program.feed is not None else built.program.inputs
+    for ports, const in ((inputs, ""), (built.program.outputs, "const ")):
         for port in ports:
             pointer = built.pointer(port.tensor)
             for variable in ("state", *map(built.arena_variable, built.arenas)):
@@ -89,30 +93,40 @@ def _member(pointer: str, variable: str) -> str:
 
 
 def _run(built: Built) -> list[str]:
-    p = built.prefix
-    lines = [f"edgec_status {p}_run({p}_model *m) {{"]
+    p, feed = built.prefix, built.program.feed
+    lines = [] if feed is not None else [f"edgec_status {p}_run({p}_model *m) {{"]
     body: list[str] = []
     width = len(str(len(built.program.calls)))
     for step, call in enumerate(built.program.calls):
         loop = built.program.loop_at(step)
         if loop is not None and step == loop.first:
-            body += ["", f"    for (int32_t {TURN} = 0; {TURN} < {loop.count}; ++{TURN}) {{ /* {comment(loop.note)} */"]
+            body += ["", *_begin(loop, feed is not None and loop == feed.loop)]
         elif loop is None:
             body.append("")
         indent = "    " if loop is None else "        "
         body += [f"{indent}/* {step + 1:>{width}}  {_description(built, call)} */", *_call(built, step, indent)]
         if loop is not None and step == loop.last - 1:
+            body += ["        return EDGEC_OK;"] if feed is not None and loop == feed.loop else []
             body.append("    }")
     text = "\n".join(body)
     for variable in (*map(built.arena_variable, built.arenas), "state"):
         if re.search(rf"(^ +|\(){variable}[ )]", text, re.MULTILINE):
             lines.append(f"    int8_t *const {variable} = m->{variable};")
-    if len(lines) == 1:
+    if not any("m->" in line for line in lines):
         lines.append("    (void)m;")
     for region in built.weights_by_region():
         name, struct = built.weights_variable(region), built.weights_struct(region)
         lines.append(f"    const {struct}_t *const {name} = &{struct};")
-    return [*lines, *body, "    return EDGEC_OK;", "}"]
+    lines += [*body, "    return EDGEC_OK;", "}"]
+    return lines if feed is None else [*steps_head(built), *lines, "", *api(built, feed)]
+
+
+def _begin(loop: Loop, fed: bool) -> list[str]:
+    """The beginning of a loop over blocks of rows, or of one turn of it, where rows are fed."""
+    note = comment(loop.note)
+    if fed:
+        return [f"    if ({PART} < {loop.count}) {{ /* {note} */", f"        const int32_t {TURN} = {PART};"]
+    return [f"    for (int32_t {TURN} = 0; {TURN} < {loop.count}; ++{TURN}) {{ /* {note} */"]
 
 
 def _description(built: Built, call: Call) -> str:

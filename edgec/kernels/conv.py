@@ -97,7 +97,7 @@ class DepthwiseConv2dS8Dsp(HandKernel):
     op = "depthwise_conv2d_s8"
     needs = frozenset({"dsp"})
     function = "edgec_depthwise_conv2d_s8_dsp"
-    sources = ("conv/depthwise_conv2d_s8_dsp.c",)
+    sources = ("conv/depthwise_conv2d_s8_dsp.c", "conv/depthwise_pixel_s8_dsp.c")
 
     def accepts(self, call: Call) -> str | None:
         """Sums need no bound but the operator's own: every product goes to the accumulator of its channel."""

@@ -29,6 +29,7 @@ FAMILIES = (
     "elementwise",
     "movement",
     "reduce",
+    "ring",
 )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Literal
 
 from edgec.kernels.registry import TYPICAL, HandKernel, Machine, Packed, Prepared, kernel_named, kernels_for
@@ -92,9 +93,30 @@ def select_kernel(
     choice: Choice,
     machine: Machine = TYPICAL,
     panel_rows: int = 0,
+    shared: Mapping[str, str] | None = None,
 ) -> tuple[Call, Implementation]:
-    """The kernel of one more call of a program for which kernels are selected: what it reads packed exists already."""
-    return _select(program, call, features, choice, machine, panel_rows)[-1]
+    """The kernel of one more call of a program for which kernels are selected: what it reads packed exists already.
+
+    `shared` has the packed tensor of each input that a step of `share_packing` packed.
+    """
+    return _select(program, call, features, choice, machine, panel_rows, shared or {})[-1]
+
+
+def shared_packing(program: Program, call: Call, implementation: Implementation, machine: Machine) -> Prepared | None:
+    """The packing inside a call's kernel that may as well be a step of its own, for several calls."""
+    kernel = kernel_named(implementation.kernel)
+    if kernel is None or call.op == PREPARE:
+        return None
+    return kernel.shared(_view(program, replace(call, inputs=program.operands(call)), machine, 0))
+
+
+def share_packing(
+    program: Program, call: Call, implementation: Implementation, machine: Machine
+) -> tuple[Call, Implementation]:
+    """The step that does the `shared_packing` of a call, on a block of rows perhaps, whose kernel has one."""
+    prepared, kernel = shared_packing(program, call, implementation, machine), kernel_named(implementation.kernel)
+    assert prepared is not None and kernel is not None
+    return _prepare(program, call, kernel, prepared)
 
 
 def scratch_bytes(
@@ -109,17 +131,24 @@ def scratch_bytes(
 
 
 def _select(
-    program: Program, call: Call, features: AbstractSet[str], choice: Choice, machine: Machine, panel_rows: int = 0
+    program: Program,
+    call: Call,
+    features: AbstractSet[str],
+    choice: Choice,
+    machine: Machine,
+    panel_rows: int = 0,
+    shared: Mapping[str, str] = MappingProxyType({}),
 ) -> list[tuple[Call, Implementation]]:
     """The call with its kernel, behind the steps that prepare its inputs."""
     declined = []
     for kernel in kernels_for(call.op, features) if choice == "auto" else ():
-        view = _view(program, call, machine, panel_rows)
+        view = replace(_view(program, call, machine, panel_rows), packed=frozenset(shared))
         reason = kernel.accepts(view)
         if reason is None:
             hand = _hand(program, call, kernel, view)
             steps = [_prepare(program, call, kernel, prepared) for prepared in kernel.prepare(view)]
             renamed = {step.inputs[0]: step.outputs[0] for step, _ in steps}
+            renamed |= {call.inputs[get_operator(call.op).inputs.index(role)]: name for role, name in shared.items()}
             reads = tuple(renamed.get(name, name) for name in call.inputs)
             arguments = tuple(renamed.get(a, a) if isinstance(a, str) else a for a in hand.arguments)
             return [*steps, (replace(call, inputs=reads), replace(hand, arguments=arguments))]

@@ -20,6 +20,7 @@ the model.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from edgec.models.layers.attention import SelfAttention
@@ -31,22 +32,27 @@ from edgec.models.registry import register_model
 class Block(nn.Module):
     """One pre-norm transformer block with low-rank layers: float [B, T, dim] -> float [B, T, dim]."""
 
-    def __init__(self, dim: int, heads: int, hidden: int, ratio: float) -> None:
+    def __init__(self, dim: int, heads: int, hidden: int, ratio: float | None, depth: int | None = None) -> None:
         super().__init__()
-        rank = rank_of(dim, hidden, ratio)
+        mixed = heads * depth if depth is not None else dim
         self.norm1 = nn.LayerNorm(dim)
-        qkv = LowRankLinear(dim, 3 * dim, rank_of(dim, 3 * dim, ratio))
-        self.attention = SelfAttention(dim, heads, qkv, nn.Linear(dim, dim))
+        self.attention = SelfAttention(dim, heads, _linear(dim, 3 * mixed, ratio), nn.Linear(mixed, dim), depth)
         self.norm2 = nn.LayerNorm(dim)
-        self.expand = LowRankLinear(dim, hidden, rank)
+        self.expand = _linear(dim, hidden, ratio)
         self.activation = nn.GELU()
-        self.contract = LowRankLinear(hidden, dim, rank)
+        self.contract = _linear(hidden, dim, ratio)
 
     def forward(self, x: Tensor) -> Tensor:
         """float [B, T, dim] -> float [B, T, dim]."""
         x = x + self.attention(self.norm1(x))
         y: Tensor = x + self.contract(self.activation(self.expand(self.norm2(x))))
         return y
+
+
+def _linear(inputs: int, outputs: int, ratio: float | None) -> nn.Module:
+    return (
+        nn.Linear(inputs, outputs) if ratio is None else LowRankLinear(inputs, outputs, rank_of(inputs, outputs, ratio))
+    )
 
 
 class MCUFormer(nn.Module):
@@ -59,8 +65,9 @@ class MCUFormer(nn.Module):
         depth: number of blocks.
         heads: attention heads.
         hidden: width between the two layers of the MLP.
-        ratio: rank ratio of the low-rank layers, in (0, 1].
+        ratio: rank ratio of the low-rank layers, in (0, 1]; None for dense ones, which their products come to.
         classes: number of logits.
+        head: width of an attention head; dim / heads without it.
     """
 
     def __init__(
@@ -71,13 +78,14 @@ class MCUFormer(nn.Module):
         depth: int,
         heads: int,
         hidden: int,
-        ratio: float,
+        ratio: float | None,
         classes: int,
+        head: int | None = None,
     ) -> None:
         super().__init__()
         self.embedding = PatchEmbedding(image, patch, dim)
         self.position = nn.Parameter(grid_position(self.embedding.rows, self.embedding.columns, dim))
-        self.blocks = nn.ModuleList(Block(dim, heads, hidden, ratio) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(dim, heads, hidden, ratio, head) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, classes)
 
@@ -90,6 +98,25 @@ class MCUFormer(nn.Module):
         return logits
 
 
+def imagenet(patch: int, dim: int, heads: int, depth: int, seed: int = 0) -> MCUFormer:
+    """A network of the paper's ImageNet search space, freshly initialised: for images of 240x240x3, 1000 classes.
+
+    Heads are 64 wide, whatever the width of a token, and the hidden layer is 4 * dim. The layers are dense: what the
+    low-rank factors of the released models multiply to.
+
+    Args:
+        patch: side of a patch in pixels.
+        dim: width of a token.
+        heads: attention heads.
+        depth: number of blocks.
+        seed: of the random weights; the global random state of torch is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = MCUFormer((3, 240, 240), patch, dim, depth, heads, 4 * dim, None, 1000, head=64)
+        return net.eval()
+
+
 @register_model(
     "mcuformer-fashion-mnist",
     description="low-rank vision transformer for 28x28 grey images, 10 classes, 6.7 M MACs",
@@ -97,7 +124,12 @@ class MCUFormer(nn.Module):
     row=39,
     inputs={"image": (1, 1, 28, 28)},
     outputs={"logits": (1, 10)},
+    smaller=(
+        {"width": 48, "heads": 3, "hidden": 96},
+        {"patch": 7},
+        {"patch": 7, "width": 48, "heads": 3, "hidden": 96},
+    ),
 )
-def mcuformer_fashion_mnist() -> nn.Module:
+def mcuformer_fashion_mnist(patch: int = 4, width: int = 64, heads: int = 4, hidden: int = 128) -> nn.Module:
     """49 tokens of width 64, 4 blocks of 4 heads, hidden 128, rank 32 (ratio 0.5)."""
-    return MCUFormer((1, 28, 28), patch=4, dim=64, depth=4, heads=4, hidden=128, ratio=0.5, classes=10)
+    return MCUFormer((1, 28, 28), patch=patch, dim=width, depth=4, heads=heads, hidden=hidden, ratio=0.5, classes=10)

@@ -22,7 +22,7 @@ from edgec.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
-Builder = Callable[[], "nn.Module"]
+Builder = Callable[..., "nn.Module"]
 
 _FOLDER = Path(__file__).resolve().parent
 _builders: dict[str, Builder] = {}
@@ -43,6 +43,8 @@ class ModelRecord:
             `forward`.
         outputs: every output likewise.
         states: (input, output, reset value) for every input that the output of the step before feeds.
+        smaller: arguments of its builder that make a smaller model with the same inputs and outputs, the nearest
+            first.
     """
 
     name: str
@@ -53,14 +55,22 @@ class ModelRecord:
     inputs: Mapping[str, tuple[int, ...]]
     outputs: Mapping[str, tuple[int, ...]]
     states: tuple[tuple[str, str, float], ...] = ()
+    smaller: tuple[Mapping[str, int], ...] = ()
+
+    @property
+    def builder(self) -> Builder:
+        """The function that makes it, once its family's file is imported."""
+        return _builders[self.name]
 
     @property
     def stateful(self) -> bool:
         """Whether the model is a step function that carries state from call to call."""
         return bool(self.states)
 
-    def build(self, seed: int = 0) -> nn.Module:
+    def build(self, seed: int = 0, **sizes: int) -> nn.Module:
         """The model as a torch module in evaluation mode, freshly initialised from `seed`.
+
+        `sizes` are arguments of its builder, as `smaller` has them.
 
         The global random state of torch is left as it was.
 
@@ -77,7 +87,7 @@ class ModelRecord:
         importlib.import_module(self.module)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return _builders[self.name]().eval()
+            return _builders[self.name](**sizes).eval()
 
 
 def register_model(
@@ -89,8 +99,10 @@ def register_model(
     outputs: Mapping[str, tuple[int, ...]],
     states: tuple[tuple[str, str, float], ...] = (),
     row: int | None = None,
+    smaller: tuple[Mapping[str, int], ...] = (),
 ) -> Callable[[Builder], Builder]:
-    """Decorator of a builder: the function without arguments that makes one variant of a family.
+    """Decorator of a builder: the function that makes one variant of a family, without arguments or with sizes that
+    have defaults.
 
     Every argument must be a literal; see `ModelRecord` for their meaning.
     """
@@ -106,6 +118,7 @@ def register_model(
             "inputs": inputs,
             "outputs": outputs,
             "states": states,
+            "smaller": smaller,
         }
         return builder
 

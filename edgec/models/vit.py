@@ -85,7 +85,12 @@ class ViT(nn.Module):
     source="Dosovitskiy et al., ViT, ICLR 2021, arXiv:2010.11929",
     inputs={"image": (1, 3, 64, 64)},
     outputs={"logits": (1, 10)},
+    smaller=(
+        {"width": 64, "heads": 2, "hidden": 128},
+        {"patch": 16},
+        {"patch": 16, "width": 64, "heads": 2, "hidden": 128},
+    ),
 )
-def vit_64() -> nn.Module:
+def vit_64(patch: int = 8, width: int = 96, heads: int = 3, hidden: int = 192) -> nn.Module:
     """64 tokens of width 96, 4 blocks of 3 heads, hidden 192."""
-    return ViT((3, 64, 64), patch=8, dim=96, depth=4, heads=3, hidden=192, classes=10)
+    return ViT((3, 64, 64), patch=patch, dim=width, depth=4, heads=heads, hidden=hidden, classes=10)

@@ -117,6 +117,7 @@ FAMILIES = (
     "lookup",
     "int16",
     "layer_norm16",
+    "ring",
 )
 
 

@@ -24,6 +24,7 @@ from edgec.passes.gelu import fuse_gelu
 from edgec.passes.graph_edit import GraphEdit
 from edgec.passes.input_norm import float_images, fold_input_norm
 from edgec.passes.layer_norm import fuse_layer_norm
+from edgec.passes.low_rank import fold_low_rank
 from edgec.passes.movement import normalize_movement
 from edgec.passes.names import name_everything, tidy_names
 from edgec.passes.no_ops import remove_no_ops
@@ -79,6 +80,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("dense", normalize_dense),
     Pass("input_norm", fold_input_norm),
     Pass("attention_scales", move_scales),
+    Pass("low_rank", fold_low_rank),
     Pass("split_dense", split_dense),
     Pass("product_sums", gather_products),
     Pass("movement", normalize_movement),

@@ -44,6 +44,10 @@ class GraphEdit:
         """Note why a rule left `node` as it is."""
         self._notes.append(f"{node.op_type} {node.name}: {why}")
 
+    def note(self, text: str) -> None:
+        """Note what was decided, for people."""
+        self._notes.append(text)
+
     def constant(self, array: npt.ArrayLike, name: str) -> ir.Value:
         """A new initializer; float arrays become float32, integers keep their dtype."""
         data = np.asarray(array)

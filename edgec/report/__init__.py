@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from edgec.report.facts import Facts, read_facts
+from edgec.report.facts import Facts, read_facts, stored_profile
 from edgec.report.page import diff_page, page
 
-__all__ = ["Facts", "diff_page", "page", "read_facts"]
+__all__ = ["Facts", "diff_page", "page", "read_facts", "stored_profile"]

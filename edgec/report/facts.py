@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from edgec.artifact import Artifact
@@ -89,12 +88,14 @@ class Facts:
     """An artifact as a report sees it.
 
     Attributes:
+        folder: name of its directory.
         manifest: the artifact's.
         profile: of one run, as `edgec profile --json` has it, or None.
         ram_have, flash_have: bytes that the target has; 0 for one without memories.
         clock_hz: of the target's core.
     """
 
+    folder: str
     manifest: Mapping[str, Any]
     profile: Mapping[str, Any] | None
     ram_have: int
@@ -153,9 +154,7 @@ class Facts:
     @cached_property
     def constants(self) -> tuple[Constant, ...]:
         """Every array in flash."""
-        return tuple(
-            Constant(c["name"], c["bytes"], c["region"], c["operator"]) for c in self.manifest["constants"]
-        )
+        return tuple(Constant(c["name"], c["bytes"], c["region"], c["operator"]) for c in self.manifest["constants"])
 
     def measured(self, key: str) -> Any:
         """A figure of the whole run, None where it was not measured."""
@@ -164,7 +163,9 @@ class Facts:
     def live(self, space: str) -> list[int]:
         """Bytes of `space` in use at each step; what buffers share counts once."""
         return [
-            _covered([(b.offset, b.offset + b.size) for b in self.buffers if b.space == space and b.first <= s < b.last])
+            _covered(
+                [(b.offset, b.offset + b.size) for b in self.buffers if b.space == space and b.first <= s < b.last]
+            )
             for s in range(max(1, len(self.operators)))
         ]
 
@@ -174,17 +175,16 @@ def read_facts(artifact: Artifact, profile: Mapping[str, Any] | None = None) -> 
 
     Args:
         artifact: the compiled program.
-        profile: of a run of it; by default the one that lies beside the manifest, if any.
+        profile: of a run of it (`edgec.run.profile_artifact`, `stored_profile`), or None.
 
     Raises:
-        UsageError: the artifact is of a version that did not write its plan, or the profile is another program's.
+        UsageError: the artifact is of a version that did not write its plan.
     """
-    if not {"buffers", "loops"} <= artifact.manifest["plan"].keys() or "constants" not in artifact.manifest:
+    if not {"buffers", "loops", "levers"} <= artifact.manifest["plan"].keys() or "constants" not in artifact.manifest:
         raise UsageError(f"{artifact.path}: the manifest does not hold the plan", hint="compile it again")
-    if profile is None:
-        profile = _stored_profile(artifact)
     target = artifact.target
     return Facts(
+        artifact.path.resolve().name,
         artifact.manifest,
         profile,
         sum(s.size for s in target.ram_spans()),
@@ -193,25 +193,25 @@ def read_facts(artifact: Artifact, profile: Mapping[str, Any] | None = None) -> 
     )
 
 
-def has_profile(artifact: Artifact) -> bool:
-    """Whether a profile lies beside the manifest."""
-    return (artifact.path / PROFILE).is_file()
+def stored_profile(artifact: Artifact) -> Mapping[str, Any] | None:
+    """The profile that lies beside the manifest, None if there is none.
 
-
-def _stored_profile(artifact: Artifact) -> Mapping[str, Any] | None:
+    Raises:
+        UsageError: it is no profile, or one of another program.
+    """
     path = artifact.path / PROFILE
-    if not path.is_file():
+    if not path.exists():
         return None
+    hint = f"edgec profile {artifact.path} --json > {path}"
     try:
-        profile = json.loads(path.read_text())
-        same = profile["model"] == artifact.manifest["model"] and profile["target"] == artifact.manifest["target"]
+        profile: Mapping[str, Any] = json.loads(path.read_text())
+        same = profile["model_id"] == artifact.manifest["model_id"]
         names = [o["name"] for o in profile["operators"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is no profile: {error}", hint=f"edgec profile {artifact.path} --json") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise UsageError(f"{path} is not what `edgec profile --json` prints", hint=hint) from None
     if not same or names != [o["name"] for o in artifact.manifest["operators"]]:
-        raise UsageError(f"{path} is of another program", hint=f"edgec profile {artifact.path} --json > {path}")
-    checked: Mapping[str, Any] = profile
-    return checked
+        raise UsageError(f"{path} is of another program", hint=hint)
+    return profile
 
 
 def layer_of(name: str) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import html
 import unicodedata
 
+MINUS = "\N{MINUS SIGN}"
 _VOID = frozenset(("meta", "br", "line", "rect", "path", "input"))
 
 
@@ -23,7 +24,7 @@ def text(value: object) -> Markup:
     return Markup(html.escape(shown, quote=True))
 
 
-def element(name: str, *children: object, **attributes: object) -> Markup:
+def element(name: str, /, *children: object, **attributes: object) -> Markup:
     """`<name attributes>children</name>`; `class_` and `data_x` are the attributes class and data-x.
 
     An attribute of None or False is left out, one of True has no value.

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from edgec.report.facts import Buffer, Facts
-from edgec.report.markup import Markup, element, join, text
+from edgec.report.markup import Markup, element, join
 
 _LEFT, _RIGHT, _TOP = 76, 14, 58
 _MAP, _GAP, _STRIP, _BOTTOM = 380, 12, 64, 30
 _WIDTH = 1072
 _STEP = 7.0, 120.0
-_CHARACTER = 6.4
+_CHARACTER = 7.0
 """Pixels that a character of a label takes, about."""
 KINDS = {
     "input": "input",
@@ -111,7 +111,8 @@ class _Picture:
             self._patterns(),
             join(*self._loops()),
             join(*self._grid()),
-            join(*(join(self._buffer(b), self._label(b)) for b in self._buffers())),
+            join(*(self._buffer(b, i % 3) for i, b in enumerate(self._buffers()))),
+            join(*(self._label(b) for b in self._buffers())),
             join(*self._peak()),
             join(*self._strip()),
             join(*self._layers()),
@@ -142,7 +143,7 @@ class _Picture:
         mine = [b for b in self.facts.buffers if b.space == self.space]
         return sorted(mine, key=lambda b: (b.inside is not None, -b.size * (b.last - b.first), b.first))
 
-    def _buffer(self, b: Buffer) -> Markup:
+    def _buffer(self, b: Buffer, shade: int) -> Markup:
         x, y = self.x(b.first), self.y(b.offset + b.size)
         width, height = self.x(b.last) - x, self.y(b.offset) - y
         shape = element(
@@ -152,12 +153,11 @@ class _Picture:
             width=max(width - 1, 1.0),
             height=max(height - 1, 1.0),
             rx=min(3.0, height / 4),
-            class_=f"buffer {b.kind}" + (f" shade{b.first % 3}" if b.kind == "tensor" else "")
-            + (" inside" if b.inside else ""),
+            class_=f"buffer {f'shade{shade}' if b.kind == 'tensor' else b.kind}" + (" inside" if b.inside else ""),
             fill=f"url(#hatch{self.mark})" if b.kind == "scratch" else None,
             data_buffer=b.name,
             data_tip=_tip(b),
-        )  # fmt: skip
+        )
         taken = (element("line", x1=at, x2=at, y1=y + 2, y2=y + height - 2, class_="then") for at in self._taken(b))
         return join(shape, *taken)
 
@@ -265,6 +265,6 @@ def _tip(b: Buffer) -> str:
     return "\n".join(lines)
 
 
-def _short(name: str, room: int) -> Markup:
+def _short(name: str, room: int) -> str:
     """The end of a name, which tells most, in so many characters."""
-    return text(name if len(name) <= room else "…" + name[len(name) - room + 1 :])
+    return name if len(name) <= room else "…" + name[len(name) - room + 1 :]

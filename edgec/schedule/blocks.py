@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgec.kernels.select import Implementation
-from edgec.operators import TensorType
+from edgec.operators import TensorType, get_operator
 from edgec.operators.integer import product
 from edgec.program import Call, Loop, Program, RowRange, Tensor
 from edgec.schedule.feed import feed_of
@@ -16,8 +16,12 @@ from edgec.schedule.rows import Work
 from edgec.schedule.stages import Blocking, Stage
 from edgec.schedule.tile import Tiling
 
-Implement = Callable[[Program, Call, int], tuple[Call, Implementation]]
-"""The kernel of a call on a block of rows, that packs so many at a time; what it reads packed exists already."""
+Step = tuple[Call, Implementation]
+Implement = Callable[[Program, Call, int, Mapping[str, str]], Step]
+"""The kernel of a call on a block of rows, that packs so many at a time; what it reads packed exists already, by the
+input's role where other calls read it too."""
+Pack = Callable[[Program, Call, Implementation], Step]
+"""The step that packs for a call on a block of rows what others can share; with the kernel of the whole call."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ def apply(
     program: Program,
     implementations: Sequence[Implementation],
     implement: Implement,
+    pack: Pack,
 ) -> tuple[Program, list[Implementation]]:
     """The scheduled program and the kernel of every call.
 
@@ -43,8 +48,9 @@ def apply(
         program: its kernels are selected.
         implementations: they.
         implement: chooses the kernel for a block.
+        pack: makes the step that packs for several calls.
     """
-    writer = _Writer(program, implementations, implement)
+    writer = _Writer(program, implementations, implement, pack)
     for stage, blocking in zip(tiling.stages, tiling.blocks, strict=True):
         writer.stage(stage, blocking)
     _overlap(tiling, writer.program)
@@ -54,9 +60,12 @@ def apply(
 class _Writer:
     """The program that grows, and what is known of the one that is cut up."""
 
-    def __init__(self, program: Program, implementations: Sequence[Implementation], implement: Implement) -> None:
+    def __init__(
+        self, program: Program, implementations: Sequence[Implementation], implement: Implement, pack: Pack
+    ) -> None:
         self.calls = tuple(zip(program.calls, implementations, strict=True))
         self.implement = implement
+        self.pack = pack
         self.program = replace(program, tensors=dict(program.tensors), calls=[], loops=[], in_place={}, anchors={})
         self.implementations: list[Implementation] = []
         self._names: dict[str, int] = {}
@@ -68,22 +77,28 @@ class _Writer:
             self._append(call, implementation)
             return
         turns, rest = divmod(stage.ticks, blocking.block)
-        self._part(_Part(stage, 0, blocking.block, turns), blocking.panel)
+        self._part(_Part(stage, 0, blocking.block, turns), blocking)
         if rest:
-            self._part(_Part(stage, stage.ticks - rest, rest, 1), blocking.panel)
+            self._part(_Part(stage, stage.ticks - rest, rest, 1), blocking)
 
-    def _part(self, part: _Part, panel: int) -> None:
+    def _part(self, part: _Part, blocking: Blocking) -> None:
         """The calls of one stretch of blocks."""
         first = len(self.program.calls)
         local: dict[str, str] = {}
-        last = {v: w.step for w in part.stage.members for v in (*w.rows, *w.whole)}
-        for work in part.stage.members:
+        last, sharing = part.stage.last_reads(blocking), part.stage.sharing(blocking)
+        panels: dict[tuple[int, ...], dict[str, str]] = {}
+        for i, work in enumerate(part.stage.members):
             if work.fed:
                 continue
             call = self._block_call(part, work, local)
-            self._append(*self.implement(self.program, call, panel))
+            group = sharing.get(i, ())
+            if group and group not in panels:
+                step, packing = self.pack(self.program, call, self.calls[work.step][1])
+                self._append(step, packing)
+                panels[group] = {get_operator(call.op).inputs[call.inputs.index(step.inputs[0])]: step.outputs[0]}
+            self._append(*self.implement(self.program, call, blocking.panel, panels.get(group, {})))
             for value in work.rows:
-                if value in local and last[value] == work.step and (value, 0) in work.over and work.writes in local:
+                if value in local and last[value] == 2 * i + 1 and (value, 0) in work.over and work.writes in local:
                     self._take(local[value], local[work.writes])
         if part.turns > 1:
             rows = part.stage.rows(part.stage.members[-1], part.block)

@@ -11,8 +11,9 @@ from edgec.program import Program
 from edgec.schedule.check import check_plan
 from edgec.schedule.from_program import StateLayout, problem_of, state_layout
 from edgec.schedule.loosen import plan_loosely
+from edgec.schedule.place import plan
 from edgec.schedule.problem import MemoryPlan, Space
-from edgec.target import Region, Target, list_targets, load_target
+from edgec.target import Region, Target
 
 STATIC_RESERVE = 4096 + 1024
 """Bytes kept for stack, static data and serial buffers in the fastest memory; the linker has the last word."""
@@ -35,26 +36,19 @@ def arena_room(program: Program, target: Target, ram: int | None = None) -> int 
 
 
 def place_in_memories(
-    program: Program, implementations: Sequence[Implementation], target: Target
+    program: Program, implementations: Sequence[Implementation], target: Target, search: bool = True
 ) -> tuple[MemoryPlan, StateLayout, dict[str, Region]]:
     """The checked plan of the arena, the layout of the state buffer, and the flash region of each constant.
+
+    Offsets are searched, or greedy without `search`.
 
     Raises:
         FitError: the arena, the state or the weights do not fit.
     """
-    try:
-        return _place(program, implementations, target)
-    except FitError as error:
-        error.hints = (*error.hints, *_alternatives(program, implementations, target))
-        raise
-
-
-def _place(
-    program: Program, implementations: Sequence[Implementation], target: Target
-) -> tuple[MemoryPlan, StateLayout, dict[str, Region]]:
     state = state_layout(program)
     weights = _place_weights(implementations, target)
-    result = plan_loosely(problem_of(program, implementations, *_spaces(target, state)))
+    problem = problem_of(program, implementations, *_spaces(target, state))
+    result = plan_loosely(problem) if search else plan(problem, search=False)
     check_plan(result)
     return result, state, weights
 
@@ -74,26 +68,6 @@ def _spaces(target: Target, state: StateLayout) -> tuple[list[Space], str]:
     spaces = [Space(s.name, s.size - (taken if s is spans[0] else 0)) for s in spans]
     label = f"{target.name} ({sum(s.size for s in spans):,} B of RAM, {taken:,} B for state, stack and static data)"
     return spaces, label
-
-
-def _alternatives(program: Program, implementations: Sequence[Implementation], target: Target) -> list[str]:
-    """What to try when the program does not fit: targets that ship with edgec on which it does, checked by placing."""
-    hints = []
-    if any(t.type.dtype == "float32" for t in program.tensors.values()):
-        hints.append("--precision int8: about a quarter of the bytes")
-    fitting = []
-    for name in sorted(set(list_targets()) - {target.name}):
-        other = load_target(name)
-        if not other.ram_spans():
-            continue
-        try:
-            _place(program, implementations, other)
-        except FitError:
-            continue
-        fitting.append(name)
-    if fitting:
-        hints.append(f"--target {' or '.join(fitting)}: it fits there")
-    return hints or ["a model with fewer tokens, a smaller image or a narrower width"]
 
 
 def _place_weights(implementations: Sequence[Implementation], target: Target) -> dict[str, Region]:

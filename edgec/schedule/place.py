@@ -36,8 +36,8 @@ _ORDERS = (
 )
 
 
-def plan(problem: Problem) -> MemoryPlan:
-    """Place every buffer of `problem`.
+def plan(problem: Problem, search: bool = True) -> MemoryPlan:
+    """Place every buffer of `problem`; greedily if it is not to be searched.
 
     Everything lies in one space if one suffices (the first such in order of preference), in the fewest bytes that
     the search finds; otherwise as few bytes as can be lie in the less preferred spaces.
@@ -50,7 +50,7 @@ def plan(problem: Problem) -> MemoryPlan:
     over = -1
     for index, space in enumerate(problem.spaces):
         if all(space in problem.may_use(buffer) for buffer in problem.buffers):
-            offsets, arena = _in_one_space(_unnamed(groups), space.capacity)
+            offsets, arena = _in_one_space(_unnamed(groups), space.capacity, search)
             over = max(0, arena - space.capacity)
             if over == 0:
                 return _named(problem, spaces, Layout((index,) * len(groups), offsets, 0, 0, arena))
@@ -98,11 +98,13 @@ def _unnamed(groups: _Groups) -> _Groups:
 
 
 @lru_cache(maxsize=1024)
-def _in_one_space(groups: _Groups, capacity: int) -> tuple[tuple[int, ...], int]:
+def _in_one_space(groups: _Groups, capacity: int, search: bool) -> tuple[tuple[int, ...], int]:
     """The offsets of the groups and the bytes they take."""
     if not groups:
         return (), 0
     start = min(_greedy_offsets(groups), key=lambda offsets: _arena(groups, offsets))
+    if not search:
+        return start, _arena(groups, start)
     best = minimize(groups, start, capacity)
     return best.offsets, best.arena
 

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from edgec.kernels.registry import Machine
-from edgec.kernels.select import PREPARE, Implementation, scratch_bytes
+from edgec.kernels.select import PREPARE, Implementation, scratch_bytes, shared_packing
 from edgec.operators import TensorType, get_operator, operators
 from edgec.operators.access import RowAccess
 from edgec.operators.integer import product
@@ -19,7 +20,7 @@ _PER_MAC = {"attention_s8": 1.22}
 _PER_MAC_ELSE = 0.82
 _PER_ELEMENT = {"softmax_s8": 12, "layer_norm_s8": 11, "rms_norm_s8": 11, "add_s8": 4, "table_s8": 3, "mul_s8": 6}
 _PER_ELEMENT_ELSE = 2
-_PER_PACKED_ELEMENT = 2.1
+_PER_PACKED_ELEMENT = 1.1
 """For each element that a dense kernel widens before it multiplies."""
 
 
@@ -29,6 +30,8 @@ def row_accesses(program: Program, call: Call) -> tuple[RowAccess | None, ...]:
         return (None,) * len(call.inputs)
     types = [program.tensors[n].type for n in program.operands(call)]
     found = get_operator(call.op).rows_read(types, **call.attrs)
+    if len(found) > 1 and any(access is not None and not access.rowwise for access in found):
+        return (None,) * len(found)  # on some rows of one operand it would need a window of another
     return tuple(access if access is not None and access.rowwise else None for access in found)
 
 
@@ -64,22 +67,31 @@ def _work(program: Program, step: int, implementation: Implementation, values: s
     unit = next((a.out_elements for a in accesses if a is not None), product(out.shape))
     if behind:
         unit = product(out.shape[1:])
+    cut = [out, *(program.tensors[n].type for n, a in zip(program.operands(call), accesses, strict=True) if a)]
     written = program.storage(call.outputs[0])
+    widened = product(program.tensors[call.inputs[0]].type.shape) if scratch.per_row else 0
     return Work(
         call.name,
         tuple(dict.fromkeys(v for v in rows if v not in whole)),
         tuple(dict.fromkeys(whole)),
         written,
-        product(out.shape) // max(unit, 1),
-        _instructions(call, out, product(program.tensors[call.inputs[0]].type.shape) if scratch.per_row else 0),
+        math.gcd(product(out.shape) // max(unit, 1), *(leading(t.shape) for t in cut)),
+        _instructions(call, out, widened),
         0 if 2 * weights <= machine.data_cache else weights,
         scratch,
         _over(program, call, implementation, values),
         cheap=call.macs == 0 and call.op != PREPARE,
         step=step,
+        packs=_packs(program, call, implementation, machine, rows) if scratch.per_row else None,
+        packing=int(widened * _PER_PACKED_ELEMENT),
         vectors=product(out.shape[:-1]),
         behind=tuple(behind.items()),
     )
+
+
+def leading(shape: Sequence[int]) -> int:
+    """Length of the axis that blocks cut: the first that is longer than 1."""
+    return next((n for n in shape if n > 1), 1)
 
 
 def _windows(program: Program, call: Call, implementation: Implementation) -> dict[str, int]:
@@ -107,6 +119,19 @@ def _scratch(program: Program, call: Call, implementation: Implementation, machi
     one, two = (scratch_bytes(program, call, implementation, machine, panel) for panel in (GROUP, 2 * GROUP))
     per_row = (two - one) // GROUP
     return Scratch(one - GROUP * per_row, per_row)
+
+
+def _packs(
+    program: Program, call: Call, implementation: Implementation, machine: Machine, rows: Sequence[str]
+) -> tuple[str, int] | None:
+    """What the kernel packs row by row: all of a value that it reads for nothing else."""
+    prepared = shared_packing(program, call, implementation, machine) if call.op in operators() else None
+    if prepared is None:
+        return None
+    name = call.inputs[get_operator(call.op).inputs.index(prepared.role)]
+    value, kind = program.storage(name), program.tensors[name].type
+    whole = value == program.root(name) and kind.bytes == program.tensors[value].type.bytes
+    return (value, kind.shape[-1]) if whole and rows.count(value) == 1 else None
 
 
 def _over(

@@ -48,6 +48,9 @@ class Work:
             each with the bytes that the window reaches back before the place of the rows. Empty for a kernel that can
             only make all rows.
         fed: whether its value, an input, comes by rows from outside and may never exist whole.
+        packs: a value that its kernel packs row by row before it begins, and the elements of such a row; operators with
+            the same can share what is packed. Its bytes are `scratch.per_row`.
+        packing: instructions of that, part of `instructions`.
     """
 
     name: str
@@ -64,6 +67,8 @@ class Work:
     vectors: int = 0
     behind: tuple[tuple[str, int], ...] = ()
     fed: bool = False
+    packs: tuple[str, int] | None = None
+    packing: int = 0
 
     @property
     def by_rows(self) -> bool:

@@ -3,12 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from edgec.kernels.registry import Machine
-from edgec.kernels.select import Choice, Implementation, machine_of, select_kernel, select_kernels
+from edgec.kernels.select import (
+    Choice,
+    Implementation,
+    machine_of,
+    select_kernel,
+    select_kernels,
+    share_packing,
+)
 from edgec.program import Call, Program
 from edgec.schedule.blocks import apply
 from edgec.schedule.feed import Feeding, by_rows, by_strips, require_feedable
@@ -21,7 +28,7 @@ from edgec.target import Target
 Lever = Literal["order", "overlap", "tile", "place"]
 LEVERS: tuple[Lever, ...] = ("order", "overlap", "tile", "place")
 """What the scheduler may do, each on top of the ones before it; what feeds an image by rows is a matter of the API."""
-_FLASH_READS = {False: 8, True: 4}
+_FLASH_READS = {False: 10, True: 4}
 """How often a balanced schedule may read all weights on average; the second where they lie in external memory."""
 _LINE = 32
 """Bytes of weights that one wait for flash brings."""
@@ -83,10 +90,13 @@ def schedule_program(program: Program, target: Target, choice: Choice, wishes: W
     tiling, found = _tile(forms, target, wishes)
     form = found[tiling]
 
-    def implement(part: Program, call: Call, panel: int) -> tuple[Call, Implementation]:
-        return select_kernel(part, call, features, choice, machine_of(target), panel)
+    def implement(part: Program, call: Call, panel: int, packed: Mapping[str, str]) -> tuple[Call, Implementation]:
+        return select_kernel(part, call, features, choice, machine_of(target), panel, packed)
 
-    new, implementations = apply(tiling, form.program, form.implementations, implement)
+    def pack(part: Program, call: Call, implementation: Implementation) -> tuple[Call, Implementation]:
+        return share_packing(part, call, implementation, machine_of(target))
+
+    new, implementations = apply(tiling, form.program, form.implementations, implement, pack)
     return Scheduled(
         new,
         implementations,

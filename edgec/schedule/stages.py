@@ -22,10 +22,14 @@ ALIGNMENT = 4
 
 @dataclass(frozen=True)
 class Blocking:
-    """How a stage is cut: ticks of a block, and rows that a dense kernel packs at a time."""
+    """How a stage is cut: ticks of a block, and rows that a dense kernel packs at a time.
+
+    `shared`: what several operators pack is packed once for all of them, the rows of the block together.
+    """
 
     block: int
     panel: int
+    shared: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +64,35 @@ class Stage:
         block = min(self.ticks, -(-GROUP // self.rows_a_tick))
         if self.fed:
             block = next((b for b in range(block, self.ticks) if self.is_strip(b)), 1)
-        return Blocking(block, GROUP)
+        plain, shared = Blocking(block, GROUP), Blocking(block, GROUP, bool(self.packings))
+        return shared if self.local_bytes(shared) <= self.local_bytes(plain) else plain
+
+    @cached_property
+    def common(self) -> frozenset[int | tuple[str, int]]:
+        """What it would have in common with another stage: operators, and what they pack."""
+        return frozenset((*self.works, *(w.packs for w in self.members if w.packs)))
+
+    @cached_property
+    def packings(self) -> tuple[tuple[int, ...], ...]:
+        """Members, by their numbers, that can share what they pack."""
+        found: dict[tuple[str, int, int], list[int]] = {}
+        for i, work in enumerate(self.members):
+            if work.packs:
+                found.setdefault((*work.packs, work.units), []).append(i)
+        return tuple(tuple(group) for group in found.values() if len(group) > 1)
+
+    def sharing(self, size: Blocking) -> dict[int, tuple[int, ...]]:
+        """For each member that shares what is packed, the members that do."""
+        return {i: group for group in self.packings for i in group} if size.shared else {}
+
+    def last_reads(self, size: Blocking) -> dict[str, int]:
+        """When each value is read last in a turn: 2i before member i, by what packs for it; 2i + 1 by it."""
+        sharing, last = self.sharing(size), dict[str, int]()
+        for i, work in enumerate(self.members):
+            packed = work.packs[0] if work.packs and i in sharing else None
+            for value in (*work.rows, *work.whole):
+                last[value] = max(last.get(value, 0), 2 * sharing[i][0] if value == packed else 2 * i + 1)
+        return last
 
     @cached_property
     def fed(self) -> bool:
@@ -74,7 +106,8 @@ class Stage:
     @cached_property
     def rows_a_tick(self) -> int:
         """Rows of its dense operators (of any, if it has none) in a tick."""
-        dense = [w.vectors or w.units for w in self.members if w.scratch.per_row] or [w.units for w in self.members]
+        dense = [w.vectors or w.units for w in self.members if not w.cheap and not w.fed]
+        dense = dense or [w.units for w in self.members]
         return max(1, min(dense) // self.ticks)
 
     def rows(self, work: Work, block: int) -> int:
@@ -84,22 +117,32 @@ class Stage:
     def local_bytes(self, size: Blocking) -> int:
         """Bytes beside kept values while a block passes through: its own values and scratch."""
         made = {w.writes: i for i, w in enumerate(self.members) if w.writes not in self.makes}
-        last = {v: i for i, w in enumerate(self.members) for v in (*w.rows, *w.whole) if v in made}
+        last = {v: time for v, time in self.last_reads(size).items() if v in made}
+        sharing = self.sharing(size)
         peak = live = 0
         sizes: dict[str, int] = {}
         for i, work in enumerate(self.members):
+            rows = self.rows(work, size.block)
+            packed = self._aligned(work.scratch.per_row * rows) if i in sharing else 0
+            if packed and sharing[i][0] == i:
+                live += packed
+                peak = max(peak, live)
+                live -= sum(sizes.pop(v, 0) for v in work.rows if last.get(v) == 2 * i)
             if work.writes in made:
                 taking = self._aligned(self.graph.sizes[work.writes] * size.block / self.ticks)
-                dying = [v for v, distance in work.over if last.get(v) == i and distance == 0]
+                dying = [v for v, distance in work.over if last.get(v) == 2 * i + 1 and distance == 0]
                 taken = next((v for v in dying if sizes.get(v) == taking), None)
                 if taken is not None:
                     sizes[work.writes] = sizes.pop(taken)
                 else:
                     sizes[work.writes] = taking
                     live += taking
-            peak = max(peak, live + self._aligned(work.scratch.at(self.rows(work, size.block), size.panel)))
-            for value in {v for v in (*work.rows, *work.whole) if last.get(v) == i}:
+            scratch = work.scratch.fixed if packed else work.scratch.at(rows, size.panel)
+            peak = max(peak, live + self._aligned(scratch))
+            for value in {v for v in (*work.rows, *work.whole) if last.get(v) == 2 * i + 1}:
                 live -= sizes.pop(value, 0)
+            if packed and sharing[i][-1] == i:
+                live -= packed
         return peak
 
     @staticmethod
@@ -154,15 +197,18 @@ class Stage:
     def instructions(self, size: Blocking) -> int:
         """Estimated instructions, those of the turns included."""
         turns = -(-self.ticks // size.block)
-        return sum(work.instructions + turns * _CALL for work in self.members)
+        groups = self.packings if size.shared else ()
+        saved = sum((len(group) - 1) * self.members[group[0]].packing - turns * _CALL for group in groups)
+        return sum(work.instructions + turns * _CALL for work in self.members) - saved
 
     def flash_bytes(self, size: Blocking) -> int:
         """Bytes of weights that it reads."""
-        return sum(self._passes(work, size) * work.weights for work in self.members)
+        sharing = self.sharing(size)
+        return sum(self._passes(work, size, i in sharing) * work.weights for i, work in enumerate(self.members))
 
-    def _passes(self, work: Work, size: Blocking) -> int:
+    def _passes(self, work: Work, size: Blocking, shared: bool) -> int:
         turns = -(-self.ticks // size.block)
-        return turns * (-(-self.rows(work, size.block) // size.panel) if work.scratch.per_row else 1)
+        return turns * (-(-self.rows(work, size.block) // size.panel) if work.scratch.per_row and not shared else 1)
 
 
 _CALL = 60
@@ -226,7 +272,7 @@ class Schedule:
 def schedule(graph: RowGraph, kept: Iterable[str], flash_cost: float, budget: int = 0) -> Schedule:
     """The best order found for the stages of `kept`.
 
-    Neighbours that share operators become one stage where the peak stays the order's best, or within `budget`.
+    Neighbours that share operators, or what these pack, become one stage where the peak stays the order's best, or within `budget`.
     """
     stages = stages_of(graph, kept)
     result = best_order(order_graph(graph, stages))
@@ -252,8 +298,8 @@ def least_peak(graph: RowGraph, kept: Iterable[str]) -> int:
 
 
 def _merged(graph: RowGraph, a: Stage, b: Stage) -> Stage | None:
-    """Both as one stage, if they share an operator and b can follow a block by block."""
-    if not set(a.works) & set(b.works):
+    """Both as one stage, if they share an operator or what is packed, and b can follow a block by block."""
+    if not a.common & b.common:
         return None
     if any(v in work.whole for work in b.members for v in a.makes):
         return None
@@ -322,7 +368,7 @@ def _neighbourly(graph: RowGraph, stages: Sequence[Stage], limit: int) -> list[i
     live = _Live(graph, stages)
     order: list[int] = []
     seen: set[int] = set()
-    works = [set(s.works) for s in stages]
+    works = [s.common for s in stages]
 
     def ready(done: int) -> list[int]:
         shared = works[order[-1]] if order else set()

@@ -10,7 +10,7 @@ Segments of equal structure are searched once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -32,8 +32,8 @@ Goal = Literal["ram", "balanced", "speed"]
 _SLOWER = 1.04
 """How many more instructions than the fastest schedule a balanced one may take, by the estimate."""
 _REMEMBERED = 1024
-_LONGEST = 40
-"""Operators of a segment, where it can be cut at all."""
+_LONG, _LONGEST = 20, 40
+"""Operators of a segment, where it can be cut at all; from the first on several values may cross the cut."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,15 +166,17 @@ def _blockings(stage: Stage) -> list[Blocking]:
         while block * unit % GROUP and block < stage.ticks:
             block += 1
         found |= {Blocking(block, p) for p in (4, 8, 16, 32, 64) if p <= max(GROUP, block * unit)}
+    if stage.packings:
+        found |= {replace(b, shared=True) for b in found}
     found = {b for b in found if b.block >= stage.least.block and (not stage.fed or stage.is_strip(b.block))}
-    return sorted(found, key=lambda b: (b.block, b.panel))
+    return sorted(found, key=lambda b: (b.block, b.panel, b.shared))
 
 
 def segments(graph: RowGraph) -> list[RowGraph]:
     """The graph cut where a single value crosses that has to exist whole, or may as well.
 
     That is one which is read whole or by several operators; a value with a single reader by rows is cut at only where
-    a segment would become too long to search.
+    a segment would become too long to search, several values where it becomes long.
     """
     last = {v: i for i, w in enumerate(graph.works) for v in (*w.rows, *w.whole)}
     by_rows = [v for w in graph.works for v in w.rows]
@@ -185,8 +187,9 @@ def segments(graph: RowGraph) -> list[RowGraph]:
     alive = {v for v in graph.sizes if v not in made and v in last}
     for i, work in enumerate(graph.works):
         alive = {v for v in alive | {work.writes} if last.get(v, -1) > i}
-        single = len(alive) <= 1 and all(v in whole or by_rows.count(v) > 1 for v in alive)
-        if single or i == len(graph.works) - 1 or (len(alive) <= 1 and i - begin >= _LONGEST):
+        long, longest = i - begin >= _LONG, i - begin >= _LONGEST
+        well = (len(alive) <= 1 or long) and all(v in whole or by_rows.count(v) > 1 for v in alive)
+        if well or i == len(graph.works) - 1 or (len(alive) <= 1 and longest):
             parts.append(_part(graph, begin, i + 1, alive))
             begin = i + 1
     return parts
@@ -226,6 +229,7 @@ def _shape(work: Work, index: dict[str, int]) -> tuple[object, ...]:
         numbers(work.rows), numbers(work.whole), str(index[work.writes]), work.units, work.instructions, work.weights,
         work.scratch, tuple((str(index[v]), d) for v, d in work.over), work.cheap, 0, work.vectors,
         tuple((str(index[v]), d) for v, d in work.behind), work.fed,
+        (str(index[work.packs[0]]), work.packs[1]) if work.packs else None, work.packing,
     )  # fmt: skip
 
 

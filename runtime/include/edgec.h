@@ -17,6 +17,7 @@ typedef enum {
     EDGEC_ERROR_ARENA = 2,     /* the arena is smaller than the model's header says */
     EDGEC_ERROR_STATE = 3,     /* the state buffer is missing or too small */
     EDGEC_ERROR_ALIGNMENT = 4, /* arena or state does not have the alignment that the header says */
+    EDGEC_ERROR_INPUT = 5,     /* an input that comes by rows has too many of them, or too few for a run */
 } edgec_status;
 
 #ifdef __cplusplus

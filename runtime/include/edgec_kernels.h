@@ -89,6 +89,32 @@ void edgec_conv2d_s8_dsp(const int8_t *x, const uint32_t *w_packed, const int32_
 void edgec_depthwise_conv2d_s8_dsp(const int8_t *x, const uint32_t *w_packed, const int32_t *requantize,
                                    const int32_t *geometry, int8_t *y, int8_t *scratch);
 
+/* Steps of a stream at fixed places: int8 [streams][rows][channels]; the cursor, any number, counts modulo rows. */
+typedef struct {
+    int32_t streams, rows, channels;
+    int32_t taps, dilation, outputs; /* (taps - 1) * dilation < rows */
+    int32_t zero_point;
+} edgec_ring_geometry;
+
+/* ring_write_s8: y is the ring with its row `cursor` replaced by x int8 [streams][channels]. y may be ring. */
+void edgec_ring_write_s8_dsp(const int8_t *ring, const int8_t *x, const int32_t *cursor, int8_t *y, int32_t streams,
+                             int32_t rows, int32_t channels);
+
+/* causal_conv1d_s8: tap j reads row cursor - (taps - 1 - j) * dilation of the ring.
+ *
+ * w_packed, requantize   as for edgec_linear_s8_dsp, with k = taps * channels and n = outputs
+ * geometry               the words of an edgec_ring_geometry
+ * scratch                8*ceil(k/4) bytes, and 4*ceil(k/4) more where channels % 4 is not 0
+ *
+ * A stream is read before a byte of its output is written. */
+void edgec_causal_conv1d_s8_dsp(const int8_t *ring, const int32_t *cursor, const uint32_t *w_packed,
+                                const int32_t *requantize, const int32_t *geometry, int8_t *y, uint32_t *scratch);
+
+/* causal_depthwise_s8, channels a multiple of 4, taps <= EDGEC_DEPTHWISE_TAPS; w_packed and requantize as for
+ * edgec_depthwise_conv2d_s8_dsp. */
+void edgec_causal_depthwise_s8_dsp(const int8_t *ring, const int32_t *cursor, const uint32_t *w_packed,
+                                   const int32_t *requantize, const int32_t *geometry, int8_t *y);
+
 /* Packs the right operand of a product for edgec_matmul_s8_dsp and edgec_attention_s8_dsp, b int8 [batches][...] of any
  * alignment. A word holds two k of two columns, lanes 256*b[odd] + (b[even] + 128): k = 4g, 4g+2, then 4g+1, 4g+3.
  *

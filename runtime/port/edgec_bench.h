@@ -21,8 +21,10 @@ typedef struct {
   int (*init)(void);   /* once, before anything else; 0 is success */
   void (*reset)(void); /* state back to its reset values */
   int (*run)(void);    /* one inference; 0 is success */
-  void *(*input)(uint32_t index);
+  void *(*input)(uint32_t index); /* null for an input that is fed */
   const void *(*output)(uint32_t index);
+  /* Takes the next bytes of an input that is fed; offset 0 begins anew. 0 is success. Null where no input is fed. */
+  int (*feed)(uint32_t index, uint32_t offset, const void *bytes, uint32_t count);
 } edgec_bench_program;
 
 extern const edgec_bench_program edgec_bench;

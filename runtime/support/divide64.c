@@ -35,6 +35,11 @@ int64_t edgec_divide_s64(int64_t a, int64_t b, int64_t *remainder) {
 }
 
 /* The ABI returns two 64-bit values in four registers, which C cannot say. Being naked, each states its own stack size. */
+#if defined(__ARM_ARCH) && __ARM_ARCH == 6
+#define LOAD_REMAINDER "ldr r2, [sp, #8]\nldr r3, [sp, #12]\n"
+#else
+#define LOAD_REMAINDER "ldrd r2, r3, [sp, #8]\n"
+#endif
 #define DIVIDE(name, function)                                \
   __attribute__((naked)) void name(void);                     \
   __attribute__((naked)) void name(void) {                    \
@@ -44,7 +49,7 @@ int64_t edgec_divide_s64(int64_t a, int64_t b, int64_t *remainder) {
         "add r6, sp, #8\n"                                    \
         "str r6, [sp]\n"                                      \
         "bl " #function "\n"                                  \
-        "ldrd r2, r3, [sp, #8]\n"                             \
+        LOAD_REMAINDER                                        \
         "add sp, #16\n"                                       \
         "pop {r6, pc}\n"                                      \
         ".pushsection .stack_sizes,\"o\",%progbits,.text." #name "\n" \

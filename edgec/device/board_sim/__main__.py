@@ -47,6 +47,7 @@ def main() -> int:
     parser.add_argument("--elf", type=Path, required=True, help="firmware to run")
     parser.add_argument("--target", required=True, help="target name or TOML file")
     parser.add_argument("--symbol", required=True, help="function whose calls are counted as operators")
+    parser.add_argument("--entries", type=int, default=1, help="how often a run enters it; its argument 1 counts them")
     parser.add_argument("--alignment", action="store_true", help="check the alignment of multi-word accesses")
     parser.add_argument("--timing", action="store_true", help="count flash traffic and estimate cycles")
     arguments = parser.parse_args()
@@ -63,7 +64,7 @@ def main() -> int:
         line = SerialLine()
         target, image = load_target(arguments.target), ElfImage(arguments.elf)
         checks = {"alignment": arguments.alignment, "timing": arguments.timing}
-        board = Board(target, image, arguments.symbol, line, **checks)
+        board = Board(target, image, arguments.symbol, line, entries=arguments.entries, **checks)
     except EdgecError as error:
         _say({"error": error.what, "need": error.need, "have": error.have, "hints": list(error.hints)})
         return error.exit_code

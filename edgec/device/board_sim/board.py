@@ -13,20 +13,29 @@ from edgec.device.board_sim.peripherals import (
     Misuse,
     Quadspi,
     RccF4,
+    RccG0,
     RccH7,
+    RccL5,
     Registers,
     Usart,
     power,
 )
-from edgec.device.board_sim.probe import Probe
+from edgec.device.board_sim.probe import ALL, ARMV6M, ARMV7M, Probe
 from edgec.device.board_sim.serial_line import SerialLine
 from edgec.device.cycles import timing_model
 from edgec.device.elf_image import ElfImage
 from edgec.errors import DeviceError
-from edgec.target import Enable, Peripheral, Region, Target
+from edgec.target import Cpu, Enable, Peripheral, Region, Target
 
 _PAGE = 4096
-_CPU_MODELS = {"cortex-m4": arm_const.UC_CPU_ARM_CORTEX_M4, "cortex-m7": arm_const.UC_CPU_ARM_CORTEX_M7}
+_CPU_MODELS = {
+    "cortex-m0plus": arm_const.UC_CPU_ARM_CORTEX_M0,
+    "cortex-m3": arm_const.UC_CPU_ARM_CORTEX_M3,
+    "cortex-m4": arm_const.UC_CPU_ARM_CORTEX_M4,
+    "cortex-m7": arm_const.UC_CPU_ARM_CORTEX_M7,
+    "cortex-m33": arm_const.UC_CPU_ARM_CORTEX_M33,
+}
+_RCC_MODELS = {"rcc-f4": RccF4, "rcc-g0": RccG0, "rcc-h7": RccH7, "rcc-l5": RccL5}
 _SYSTEM, _DWT = 0xE000E000, 0xE0001000
 _CPACR, _CCSIDR, _CYCCNT = 0xE000ED88, 0xE000ED80, 0xE0001004
 _RAM_AT_RESET = b"\xcd"  # RAM holds anything at reset; the same anything every time keeps runs repeatable
@@ -48,6 +57,12 @@ _EXCEPTIONS = {
 }
 
 
+def _instruction_set(cpu: Cpu) -> int:
+    if cpu.core == "cortex-m0plus":
+        return ARMV6M
+    return ALL if cpu.has("dsp") else ARMV7M
+
+
 class Board:
     """One board with one image, from reset until a fault.
 
@@ -62,6 +77,7 @@ class Board:
         symbol: str,
         line: SerialLine,
         *,
+        entries: int = 1,
         alignment: bool = False,
         timing: bool = False,
     ) -> None:
@@ -72,7 +88,7 @@ class Board:
         uc.ctl_set_cpu_model(_CPU_MODELS[target.cpu.core])
         self._check_segments()
         self._system: dict[int, int] = {}
-        self._rcc: RccF4 | RccH7 | None = None
+        self._rcc: RccF4 | RccG0 | RccH7 | None = None
         self._models = {p.name: self._model(p) for p in target.peripherals}
         self._asleep = {r.name for r in target.memory if r.enable is not None and not self._enabled(r.enable)}
         for region in target.memory:
@@ -83,7 +99,17 @@ class Board:
         uc.hook_add(unicorn.UC_HOOK_INTR, self._on_exception)
         model = timing_model(target) if timing else None
         origin = target.internal_flash().origin
-        self.probe = Probe(uc, image, image.function(symbol), origin, alignment=alignment, timing=model)
+        run = image.function(symbol)
+        self.probe = Probe(
+            uc,
+            image,
+            run,
+            origin,
+            entries=entries,
+            instruction_set=_instruction_set(target.cpu),
+            alignment=alignment,
+            timing=model,
+        )
 
     def run(self) -> dict[str, Any]:
         """Start at the reset vector; returns the fault that ended it."""
@@ -98,10 +124,16 @@ class Board:
             self.fault = None
             pc = self.probe.state.fpu_fault
             self._report("fpu", "the FPU is used while CPACR has it switched off", pc=pc)
+        if self.probe.state.lacking_pc:
+            self.fault = None
+            core = self.target.cpu.core
+            self._report("exception", f"an instruction that {core} does not have", pc=self.probe.state.lacking_pc)
         if self.probe.state.unaligned_pc:
             self.fault = None
             address = self.probe.state.unaligned_address
             text = f"LDRD, STRD, LDM, STM, VLDR or VSTR at {address:#010x}, which is not a multiple of 4"
+            if _instruction_set(self.target.cpu) == ARMV6M:
+                text = f"access at {address:#010x}, which is not a multiple of its size"
             self._report("unaligned", text, address=address, pc=self.probe.state.unaligned_pc)
         if self.fault is None:
             self._report("execution", "the core stopped")
@@ -139,7 +171,7 @@ class Board:
         assert self.target.boot is not None
         model = peripheral.model
         if model.startswith("rcc"):
-            self._rcc = (RccF4 if model == "rcc-f4" else RccH7)(self.target.boot)
+            self._rcc = _RCC_MODELS[model](self.target.boot)
             return self._rcc
         if model.startswith("pwr"):
             return power(model)

@@ -5,7 +5,8 @@
 
 #include "timing.h"
 
-enum { FLASH_HALFWORDS = 1 << 20, OPERATORS_MAX = 4096, BLOCK_BYTES_MAX = 4096, USES_FPU = 1, BEGINS_WIDE = 2 };
+enum { FLASH_HALFWORDS = 1 << 20, OPERATORS_MAX = 4096, BLOCK_BYTES_MAX = 4096 };
+enum { USES_FPU = 1, BEGINS_WIDE = 2, LACKING = 4 };
 
 typedef struct {
   uint16_t instructions, bytes;
@@ -17,6 +18,8 @@ typedef struct {
   /* Set by the owner. */
   uint32_t flash_origin, run_start, run_end;
   uint32_t fpu_enabled;
+  uint32_t entries; /* of the run function for one inference: where there are several, its argument 1 counts them */
+  uint32_t instruction_set; /* of enum instruction_set; accesses of Armv6-M must all be aligned */
   const uint16_t *calls; /* per halfword of the run function: 1 + number of the call instruction there, or 0 */
   int (*mem_read)(void *uc, uint64_t address, void *bytes, uint64_t size);
   int (*reg_read)(void *uc, int reg, void *value);
@@ -26,12 +29,13 @@ typedef struct {
   const timing_machine *timing; /* what cycles are estimated for, or null */
   /* Results. */
   uint32_t fpu_fault; /* address of the first block that used the FPU while it was off */
-  uint32_t unaligned_pc, unaligned_address; /* first access that needs a word boundary and has none */
-  uint32_t entry_sp;  /* stack pointer when the run function was last entered */
+  uint32_t lacking_pc; /* address of the first block with an instruction that the core does not have */
+  uint32_t unaligned_pc, unaligned_address; /* first access that needs a boundary and is off it */
+  uint32_t entry_sp, first_sp; /* stack pointer when the run function was last entered, and first in an inference */
   uint64_t total, runs, overhead;
   uint64_t operators[OPERATORS_MAX];
   /* The run in progress; it becomes the result when it returns. */
-  uint32_t active, return_address, current; /* current: 1 + operator, 0 for the run function itself */
+  uint32_t active, entry, return_address, current; /* current: 1 + operator, 0 for the run function itself */
   uint64_t now_overhead, now[OPERATORS_MAX];
   uint32_t operator_count;
 } probe;
@@ -59,6 +63,9 @@ static block decode(void *uc, uint32_t address, uint32_t size) {
     const int wide = code[at + 1u] >= 0xE8;
     if (wide && (code[at + 1u] & 0xEC) == 0xEC && at + 4u <= size && (code[at + 3u] & 0xE) == 0xA) b.flags |= USES_FPU; /* coprocessors 10, 11 */
     if (wide && at == 0) b.flags |= BEGINS_WIDE;
+    const uint16_t first = (uint16_t)(code[at] | code[at + 1u] << 8);
+    const uint16_t second = wide && at + 4u <= size ? (uint16_t)(code[at + 2u] | code[at + 3u] << 8) : 0;
+    if (isa_lacks(state.instruction_set, first, second)) b.flags |= LACKING;
     at += wide ? 4u : 2u;
     b.instructions++;
   }
@@ -80,17 +87,22 @@ static void begin(void *uc) {
   state.active = 1;
   state.return_address = lr & ~1u;
   state.current = 0;
+  state.entry = 0;
+  before.end = END_NONE;
+  before.block_end = 0;
+  if (state.entries > 1u) state.reg_read(uc, state.registers[1], &state.entry);
+  if (state.entry != 0u) return; /* goes on with what the entries before it began */
+  state.first_sp = sp;
   state.now_overhead = 0;
   for (uint32_t i = 0; i < state.operator_count; i++) state.now[i] = 0;
   memset(now_costs, 0, (state.operator_count + 1u) * sizeof now_costs[0]);
-  before.end = END_NONE;
-  before.block_end = 0;
   timing_forget_memory(); /* every run begins with cold caches: its estimate depends on nothing before it */
   timing_forget_branches();
 }
 
 static void finish(void) {
   state.active = 0;
+  if (state.entry + 1u != state.entries) return;
   state.runs++;
   state.overhead = state.now_overhead;
   for (uint32_t i = 0; i < state.operator_count; i++) state.operators[i] = state.now[i];
@@ -150,6 +162,11 @@ void probe_block(void *uc, uint64_t where, uint32_t size, void *data) {
     state.stop(uc);
     return;
   }
+  if ((b->flags & LACKING) && state.lacking_pc == 0) {
+    state.lacking_pc = address;
+    state.stop(uc);
+    return;
+  }
   state.total += b->instructions;
   if (address == state.run_start && !state.active) begin(uc);
   if (!state.active) return;
@@ -198,6 +215,19 @@ static int address_of(void *uc, uint32_t pc, const uint16_t *code, uint32_t *add
   return 1;
 }
 
+/* The same for Armv6-M, where every access needs the boundary of its size (Armv6-M Architecture Reference Manual,
+ * section A3.2.1). */
+static int v6m_address(void *uc, uint32_t pc, const uint16_t *code, uint32_t *address, uint32_t *size) {
+  const instruction i = timing_decode(code[0], code[1]);
+  if (i.size < 2u) return 0;
+  uint32_t value = (pc + 4u) & ~3u, offset = 0;
+  if (i.base != PC) state.reg_read(uc, state.registers[i.base], &value);
+  if (i.index != NO_REGISTER) state.reg_read(uc, state.registers[i.index], &offset);
+  *address = value + (offset << i.shift) + (uint32_t)(int32_t)i.offset;
+  *size = i.size;
+  return 1;
+}
+
 /* Runs before every instruction, when alignment is to be checked. */
 void probe_instruction(void *uc, uint64_t where, uint32_t size, void *data) {
   (void)data;
@@ -209,9 +239,13 @@ void probe_instruction(void *uc, uint64_t where, uint32_t size, void *data) {
   if (word == 0 && state.mem_read(uc, where & ~1ull, &word, size >= 4u ? 4u : 2u) != 0) return;
   const uint16_t code[2] = {(uint16_t)word, (uint16_t)(word >> 16)};
   if (index < FLASH_HALFWORDS) known[index] = word;
-  if (!address_of(uc, (uint32_t)where & ~1u, code, &address)) {
+  uint32_t boundary = 4;
+  const int accesses_memory = state.instruction_set == ISA_V6M
+                                  ? v6m_address(uc, (uint32_t)where & ~1u, code, &address, &boundary)
+                                  : address_of(uc, (uint32_t)where & ~1u, code, &address);
+  if (!accesses_memory) {
     if (index < FLASH_HALFWORDS) known[index] = HARMLESS;
-  } else if ((address & 3u) != 0u) {
+  } else if ((address & (boundary - 1u)) != 0u) {
     state.unaligned_pc = (uint32_t)where & ~1u;
     state.unaligned_address = address;
     state.stop(uc);

@@ -8,6 +8,7 @@ forgive raises Misuse, which the board reports as a fault.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Protocol
 
 from edgec.target import Boot
@@ -145,6 +146,80 @@ class RccH7(Registers):
         return base // (select >> 4 & 0x3F) * ((divide & 0x1FF) + 1) // ((divide >> 9 & 0x7F) + 1)
 
 
+class RccG0(Registers):
+    """Clock tree of STM32G0 (RM0444 section 5): HSI16, HSE, PLL output R, one AHB and one APB."""
+
+    CR, CFGR, PLLCFGR = 0x00, 0x08, 0x0C
+    RESET = MappingProxyType({CR: 0x500, CFGR: 0, PLLCFGR: 0x1000, 0x34: 0})
+    SOURCES = MappingProxyType({0: 10, 1: 17, 2: 25})
+    """What the system clock may come from: code in CFGR -> ready bit in CR."""
+    STATUS, AHB, BUSES = 3, 8, MappingProxyType({0x3C: 12, 0x40: 12})
+    """Bits of CFGR: the source in use, the AHB prescaler, and the bus prescaler of each clock-enable register."""
+
+    def __init__(self, boot: Boot) -> None:
+        super().__init__(dict(self.RESET))
+        self._boot = boot
+
+    def write(self, offset: int, value: int) -> None:
+        """Store, with the side effects that hardware has."""
+        if offset == self.CR:
+            if value >> 16 & 1 and self._boot.hse_hz is None:
+                raise Misuse("boot waits for a crystal that the target does not have")
+            value = _follow(value, {0: 1, 8: 10, 16: 17, 24: 25})
+            if value >> 24 & 1 and not value >> {2: 10, 3: 17}.get(self.values[self.PLLCFGR] & 3, 1) & 1:
+                raise Misuse("the PLL is switched on before its source is ready")
+        if offset == self.PLLCFGR and self.values[self.CR] >> 24 & 1:
+            raise Misuse("the PLL is configured while it runs")
+        if offset == self.CFGR:
+            width = (1 << self.STATUS) - 1
+            ready = self.SOURCES.get(value & width)
+            if ready is None or not self.values[self.CR] >> ready & 1:
+                raise Misuse("the system clock is switched to a source that is not ready")
+            value = value & ~(width << self.STATUS) | (value & width) << self.STATUS
+        super().write(offset, value)
+
+    def core_hz(self) -> int:
+        """Frequency of the core."""
+        return self._system_hz() >> RccF4._ahb(self.values[self.CFGR] >> self.AHB & 0xF)
+
+    def bus_hz(self, enable_offset: int) -> int:
+        """Frequency of that bus."""
+        code = self.values[self.CFGR] >> self.BUSES[enable_offset] & 7
+        return self.core_hz() >> (code - 3 if code >= 4 else 0)
+
+    def _system_hz(self) -> int:
+        ready = self.SOURCES[self.values[self.CFGR] & (1 << self.STATUS) - 1]
+        return {1: 4_000_000, 10: self._boot.hsi_hz or 0, 17: self._boot.hse_hz or 0, 25: self._pll_hz()}[ready]
+
+    def _base_hz(self) -> int:
+        """What comes into the PLL."""
+        pll = self.values[self.PLLCFGR]
+        return {2: self._boot.hsi_hz or 0, 3: self._boot.hse_hz or 0}.get(pll & 3, 0)
+
+    def _pll_hz(self) -> int:
+        pll = self.values[self.PLLCFGR]
+        if not pll >> 28 & 1:
+            return 0
+        return self._base_hz() // ((pll >> 4 & 7) + 1) * (pll >> 8 & 0x7F) // ((pll >> 29 & 7) + 1)
+
+
+class RccL5(RccG0):
+    """Clock tree of STM32L5 (RM0438 section 9), laid out as in L4: MSI of 4 MHz, HSI16, HSE, PLL output R, two APBs."""
+
+    RESET = MappingProxyType({0x00: 0x63, 0x08: 0, 0x0C: 0x1000})
+    SOURCES = MappingProxyType({0: 1, 1: 10, 2: 17, 3: 25})
+    STATUS, AHB, BUSES = 2, 4, MappingProxyType({0x58: 8, 0x60: 11})
+
+    def _base_hz(self) -> int:
+        return 4_000_000 if self.values[self.PLLCFGR] & 3 == 1 else super()._base_hz()
+
+    def _pll_hz(self) -> int:
+        pll = self.values[self.PLLCFGR]
+        if not pll >> 24 & 1:
+            return 0
+        return self._base_hz() // ((pll >> 4 & 0xF) + 1) * (pll >> 8 & 0x7F) // (2 * (pll >> 25 & 3) + 2)
+
+
 class Power(Registers):
     """Regulator and over-drive: ready bits follow at once. `follows`: register -> (bit, status register,
     status bit).
@@ -169,6 +244,8 @@ def power(model: str) -> Power:
         return Power({0x00: 0x4000}, {(0x00, 14): (0x04, 14)})
     if model == "pwr-f7":  # RM0385 section 4.4
         return Power({0x00: 0xC000, 0x04: 0x4000}, {(0x00, 16): (0x04, 16), (0x00, 17): (0x04, 17)})
+    if model == "pwr-l5":  # RM0438 section 7.6: range 2 after reset, which is not fast enough for anything
+        return Power({0x00: 0x400}, {})
     return Power({0x0C: 0x46}, {(0x0C, 1): (0x04, 13), (0x18, 15): (0x18, 13)})  # RM0433 section 6.8
 
 

@@ -16,6 +16,8 @@ from edgec.device.elf_image import ElfImage, Function
 from edgec.errors import DeviceError
 
 _OPERATORS_MAX = 4096
+ALL, ARMV7M, ARMV6M = range(3)
+"""Instruction sets: with the DSP set, without, and the small one."""
 
 
 class _State(ctypes.Structure):
@@ -24,6 +26,8 @@ class _State(ctypes.Structure):
         ("run_start", ctypes.c_uint32),
         ("run_end", ctypes.c_uint32),
         ("fpu_enabled", ctypes.c_uint32),
+        ("entries", ctypes.c_uint32),
+        ("instruction_set", ctypes.c_uint32),
         ("calls", ctypes.POINTER(ctypes.c_uint16)),
         ("mem_read", ctypes.c_void_p),
         ("reg_read", ctypes.c_void_p),
@@ -34,14 +38,17 @@ class _State(ctypes.Structure):
         ("registers", ctypes.POINTER(ctypes.c_int)),
         ("timing", ctypes.POINTER(Machine)),
         ("fpu_fault", ctypes.c_uint32),
+        ("lacking_pc", ctypes.c_uint32),
         ("unaligned_pc", ctypes.c_uint32),
         ("unaligned_address", ctypes.c_uint32),
         ("entry_sp", ctypes.c_uint32),
+        ("first_sp", ctypes.c_uint32),
         ("total", ctypes.c_uint64),
         ("runs", ctypes.c_uint64),
         ("overhead", ctypes.c_uint64),
         ("operators", ctypes.c_uint64 * _OPERATORS_MAX),
         ("active", ctypes.c_uint32),
+        ("entry", ctypes.c_uint32),
         ("return_address", ctypes.c_uint32),
         ("current", ctypes.c_uint32),
         ("now_overhead", ctypes.c_uint64),
@@ -51,7 +58,9 @@ class _State(ctypes.Structure):
 
 
 class Probe:
-    """Counts of instructions: all since reset, and those of the last complete call of the run function.
+    """Counts of instructions: all since reset, and those of the last complete inference.
+
+    One enters the run function `entries` times; the function's second argument counts them, from 0.
 
     With a timing model also the bytes of data that a run reads from flash, and its cycles, as an estimate.
     """
@@ -63,6 +72,8 @@ class Probe:
         run: Function,
         flash_origin: int,
         *,
+        entries: int = 1,
+        instruction_set: int = ALL,
         alignment: bool,
         timing: TimingModel | None = None,
     ) -> None:
@@ -82,7 +93,8 @@ class Probe:
         native = engine.uclib
         self.state = state = self._library.probe_state().contents
         state.flash_origin, state.run_start, state.run_end = flash_origin, run.address, run.end
-        state.operator_count = len(self.calls)
+        state.operator_count, state.entries = len(self.calls), entries
+        state.instruction_set = instruction_set
         state.calls = self._table
         state.register_lr, state.register_sp = arm_const.UC_ARM_REG_LR, arm_const.UC_ARM_REG_SP
         state.register_xpsr = arm_const.UC_ARM_REG_XPSR
@@ -129,6 +141,7 @@ class Probe:
             "overhead": state.overhead,
             "overhead_cost": self._cost(0),
             "entry_sp": state.entry_sp,
+            "first_sp": state.first_sp,
             "operators": operators,
         }
 

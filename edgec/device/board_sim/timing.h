@@ -52,7 +52,13 @@ typedef struct {
 /* Decodes one Thumb-2 instruction; `second` is ignored when it is 2 bytes long. */
 instruction timing_decode(uint16_t first, uint16_t second);
 
-enum core { CORE_SINGLE, CORE_DUAL };
+/* Instructions that a core has: Armv6-M, Armv7-M, and all (with the DSP set; the FPU is judged by CPACR). */
+enum instruction_set { ISA_ALL, ISA_V7M, ISA_V6M };
+
+/* Whether an instruction is undefined on a core; `second` is ignored when it is 2 bytes long. */
+int isa_lacks(uint32_t set, uint16_t first, uint16_t second);
+
+enum core { CORE_SINGLE, CORE_DUAL, CORE_M3, CORE_M0PLUS };
 enum block_end { END_NONE, END_DIRECT, END_INDIRECT };
 
 /* An access to memory as it is found again when it runs; no bytes: the instruction accesses none. */

@@ -11,7 +11,7 @@ from edgec.device.toolchain import Source, cached_host_library
 from edgec.errors import DeviceError
 
 _FOLDER = Path(__file__).parent
-_SOURCES = ("hook.c", "decode.c", "pipeline.c", "memory.c")
+_SOURCES = ("hook.c", "decode.c", "isa.c", "pipeline.c", "memory.c")
 _HEADERS = ("timing.h",)
 _REGIONS_MAX, _FLASH_MAX = 16, 4
 
@@ -59,7 +59,7 @@ def machine(model: TimingModel) -> Machine:
     """
     if len(model.regions) > _REGIONS_MAX or len(flash_names(model)) > _FLASH_MAX:
         raise DeviceError("too many memories to time", need=f"{_REGIONS_MAX}, {_FLASH_MAX} of them flash")
-    made = Machine(int(model.dual_issue), int(model.prefetch), len(model.regions))
+    made = Machine(int(model.core), int(model.prefetch), len(model.regions))
     numbers = {name: i + 1 for i, name in enumerate(flash_names(model))}
     for slot, r in zip(made.regions, model.regions, strict=False):
         slot.origin, slot.end, slot.cached, slot.first, slot.next = r.origin, r.end, r.cached, r.first, r.following

@@ -17,29 +17,31 @@ class SelfAttention(nn.Module):
 
     Args:
         dim: D, the width of a token.
-        heads: number of heads; divides dim; d = dim / heads.
-        qkv: layer D -> 3D.
-        projection: layer D -> D that mixes the heads (P).
+        heads: number of heads.
+        qkv: layer D -> 3 * heads * d.
+        projection: layer heads * d -> D that mixes the heads (P).
+        depth: d, the width of a head; D / heads without it.
     """
 
-    def __init__(self, dim: int, heads: int, qkv: nn.Module, projection: nn.Module) -> None:
+    def __init__(self, dim: int, heads: int, qkv: nn.Module, projection: nn.Module, depth: int | None = None) -> None:
         super().__init__()
-        if heads <= 0 or dim % heads:
+        if heads <= 0 or (depth is None and dim % heads):
             raise UsageError(
                 "the number of heads does not divide the width of a token",
                 need="width % heads == 0",
                 have=f"width {dim}, heads {heads}",
             )
         self.heads = heads
-        self.scale = (dim // heads) ** -0.5
+        self.depth = depth or dim // heads
+        self.scale = self.depth**-0.5
         self.qkv = qkv
         self.projection = projection
 
     def forward(self, x: Tensor) -> Tensor:
         """float [B, T, D] -> float [B, T, D]."""
-        batch, tokens, dim = x.shape
-        qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, dim // self.heads)
+        batch, tokens, _ = x.shape
+        qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, self.depth)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         weights = torch.softmax((q @ k.transpose(-2, -1)) * self.scale, dim=-1)
-        y: Tensor = self.projection((weights @ v).transpose(1, 2).reshape(batch, tokens, dim))
+        y: Tensor = self.projection((weights @ v).transpose(1, 2).reshape(batch, tokens, self.heads * self.depth))
         return y

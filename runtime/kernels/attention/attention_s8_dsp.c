@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* attention_s8 for cores with DSP instructions: four queries at a time, scores and probabilities never leave scratch. */
+#include "edgec_compiler.h"
 #include "edgec_kernels.h"
 #include "pairs_multiply.h"
 #include "softmax_row.h"
@@ -11,7 +12,7 @@ static int32_t softmax_into_panel(const int8_t *x, int32_t n, const uint16_t *ta
     const int32_t factor = edgec_softmax_factor(edgec_sum_exponentials(x, n, from));
     const int8_t *const whole = x + (n & ~3);
     int32_t sum = 0;
-#pragma clang loop unroll(disable)
+    EDGEC_KEEP_LOOP
     while (x != whole) {
         const int32_t first = edgec_smmlar(from[x[0]], factor, 0);
         const int32_t second = edgec_smmlar(from[x[1]], factor, 0);
@@ -25,7 +26,7 @@ static int32_t softmax_into_panel(const int8_t *x, int32_t n, const uint16_t *ta
     }
     if ((n & 3) != 0) {
         uint32_t lanes[2] = {0, 0};
-#pragma clang loop unroll(disable)
+        EDGEC_KEEP_LOOP
         for (int32_t i = 0; i < (n & 3); i++) {
             const int32_t value = edgec_smmlar(from[x[i]], factor, 0);
             lanes[i & 1] |= (uint32_t)value << (8 * (i & 2));
@@ -49,15 +50,15 @@ void edgec_attention_s8_dsp(const int8_t *q, const void *k_packed, const void *v
     const int32_t q_words = 2 * EDGEC_PANEL_ROWS * q_groups;
     uint32_t *const probabilities = scratch + g.heads * (q_words + EDGEC_PANEL_ROWS);
     int8_t *const scores = (int8_t *)(probabilities + 2 * EDGEC_PANEL_ROWS * key_groups);
-#pragma clang loop unroll(disable)
+    EDGEC_KEEP_LOOP
     for (int32_t left = m; left > 0; left -= EDGEC_PANEL_ROWS) {
         const int32_t rows = left < EDGEC_PANEL_ROWS ? left : EDGEC_PANEL_ROWS;
         /* All heads of the block before any output, which may take the place of q. */
         uint32_t *panel = scratch;
-#pragma clang loop unroll(disable)
+        EDGEC_KEEP_LOOP
         for (int32_t head = 0; head < g.heads; head++) {
             int32_t *const sums = (int32_t *)(panel + q_words);
-#pragma clang loop unroll(disable)
+            EDGEC_KEEP_LOOP
             for (int32_t row = 0; row < EDGEC_PANEL_ROWS; row++) {
                 const int32_t from = row < rows ? row : rows - 1;
                 const int8_t *const x = q + (from * g.heads + head) * g.depth;
@@ -66,11 +67,11 @@ void edgec_attention_s8_dsp(const int8_t *q, const void *k_packed, const void *v
             panel += q_words + EDGEC_PANEL_ROWS;
         }
         panel = scratch;
-#pragma clang loop unroll(disable)
+        EDGEC_KEEP_LOOP
         for (int32_t head = 0; head < g.heads; head++) {
             edgec_pairs_block block;
             const int32_t *const sums = (const int32_t *)(panel + q_words);
-#pragma clang loop unroll(disable)
+            EDGEC_KEEP_LOOP
             for (int32_t row = 0; row < EDGEC_PANEL_ROWS; row++) {
                 block.start[row] = sums[row];
             }
@@ -80,7 +81,7 @@ void edgec_attention_s8_dsp(const int8_t *q, const void *k_packed, const void *v
             block.zero_point = g.score_zero_point;
             edgec_pairs_multiply(panel, keys + 2 * q_groups * head, 1, &block, scores, g.keys, EDGEC_PANEL_ROWS,
                                  g.keys);
-#pragma clang loop unroll(disable)
+            EDGEC_KEEP_LOOP
             for (int32_t row = 0; row < EDGEC_PANEL_ROWS; row++) {
                 block.start[row] =
                     -128 * softmax_into_panel(scores + row * g.keys, g.keys, table, probabilities + row);

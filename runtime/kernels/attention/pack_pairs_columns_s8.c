@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Packs b [k][heads][columns] for edgec_pairs_far_rows4: four rows of b become a group. */
 #include "copy_bytes.h"
+#include "edgec_compiler.h"
 #include "edgec_kernels.h"
 
 /* Two columns of a row; one at the end of an odd number of them. */
@@ -22,7 +23,7 @@ static uint32_t *pack_head(const int8_t *const rows[4], int32_t at, int32_t colu
     const int8_t *third = rows[2] + at;
     const int8_t *fourth = rows[3] + at;
     const int8_t *const whole = first + (columns & ~3);
-#pragma clang loop unroll(disable)
+    EDGEC_KEEP_LOOP
     while (first != whole) {
         const uint32_t a = edgec_load_word(first), b = edgec_load_word(second);
         const uint32_t c = edgec_load_word(third), d = edgec_load_word(fourth);
@@ -36,7 +37,7 @@ static uint32_t *pack_head(const int8_t *const rows[4], int32_t at, int32_t colu
         third += 4;
         fourth += 4;
     }
-#pragma clang loop unroll(disable)
+    EDGEC_KEEP_LOOP
     for (int32_t i = 0; i < (columns & 3); i += 2) {
         const int32_t left = (columns & 3) - i;
         packed[0] = (load_pair(first + i, left) | load_pair(third + i, left) << 16) ^ 0x00800080u;
@@ -51,9 +52,9 @@ void edgec_pack_pairs_columns_s8(const int8_t *b, int32_t batches, int32_t k, in
 {
     const int32_t width = heads * columns;
     uint32_t *to = packed;
-#pragma clang loop unroll(disable)
+    EDGEC_KEEP_LOOP
     for (int32_t batch = 0; batch < batches; batch++) {
-#pragma clang loop unroll(disable)
+        EDGEC_KEEP_LOOP
         for (int32_t row = 0; row < k; row += 4) {
             const int32_t count = k - row < 4 ? k - row : 4;
             const int8_t *from = b;
@@ -62,11 +63,11 @@ void edgec_pack_pairs_columns_s8(const int8_t *b, int32_t batches, int32_t k, in
                 from = scratch;
             }
             const int8_t *rows[4];
-#pragma clang loop unroll(disable)
+            EDGEC_KEEP_LOOP
             for (int32_t i = 0; i < 4; i++) { /* rows beyond the last are multiplied by zero: any row will do */
                 rows[i] = from + (i < count ? i : 0) * width;
             }
-#pragma clang loop unroll(disable)
+            EDGEC_KEEP_LOOP
             for (int32_t head = 0; head < heads; head++) {
                 to = pack_head(rows, head * columns, columns, to);
             }

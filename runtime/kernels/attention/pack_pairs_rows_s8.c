@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Packs b [rows][heads][k] for edgec_pairs_near_rows4: two rows of b become a pair of columns. */
 #include "copy_bytes.h"
+#include "edgec_compiler.h"
 #include "edgec_kernels.h"
 
 /* Four k of an even and an odd row. */
@@ -15,7 +16,7 @@ static inline void pack_group(uint32_t even, uint32_t odd, uint32_t *packed)
 static uint32_t *pack_head(const int8_t *even, const int8_t *odd, int32_t k, uint32_t *packed)
 {
     const int8_t *const whole = even + (k & ~3);
-#pragma clang loop unroll(disable)
+    EDGEC_KEEP_LOOP
     while (even != whole) {
         pack_group(edgec_load_word(even), edgec_load_word(odd), packed);
         packed += 2;
@@ -24,7 +25,7 @@ static uint32_t *pack_head(const int8_t *even, const int8_t *odd, int32_t k, uin
     }
     if ((k & 3) != 0) {
         uint32_t last_even = 0, last_odd = 0;
-#pragma clang loop unroll(disable)
+        EDGEC_KEEP_LOOP
         for (int32_t i = 0; i < (k & 3); i++) { /* byte by byte: b may end where the memory ends */
             last_even |= (uint32_t)(uint8_t)even[i] << (8 * i);
             last_odd |= (uint32_t)(uint8_t)odd[i] << (8 * i);
@@ -40,9 +41,9 @@ void edgec_pack_pairs_rows_s8(const int8_t *b, int32_t batches, int32_t rows, in
 {
     const int32_t width = heads * k;
     uint32_t *to = packed;
-#pragma clang loop unroll(disable)
+    EDGEC_KEEP_LOOP
     for (int32_t batch = 0; batch < batches; batch++) {
-#pragma clang loop unroll(disable)
+        EDGEC_KEEP_LOOP
         for (int32_t row = 0; row < rows; row += 2) {
             const int32_t count = rows - row < 2 ? 1 : 2;
             const int8_t *even = b;
@@ -51,7 +52,7 @@ void edgec_pack_pairs_rows_s8(const int8_t *b, int32_t batches, int32_t rows, in
                 even = scratch;
             }
             const int8_t *const odd = count > 1 ? even + width : even; /* of one row: a column that nobody reads */
-#pragma clang loop unroll(disable)
+            EDGEC_KEEP_LOOP
             for (int32_t head = 0; head < heads; head++) {
                 to = pack_head(even + head * k, odd + head * k, k, to);
             }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One panel times all n columns: whole pairs go straight to y, the last column of an odd n through a small buffer. */
+#include "edgec_compiler.h"
 #include "pairs_multiply.h"
 
 static void multiply(const uint32_t *panel, const uint32_t *b, int32_t near, const edgec_pairs_block *block)
@@ -15,7 +16,7 @@ void edgec_pairs_multiply(const uint32_t *panel, const uint32_t *b, int32_t near
                           int32_t y_stride, int32_t rows, int32_t n)
 {
     const int32_t pairs = n / 2;
-#pragma clang loop unroll(disable)
+    EDGEC_KEEP_LOOP
     for (int32_t i = 0; i < EDGEC_PANEL_ROWS - 1; i++) {
         block->row_step[i] = i + 1 < rows ? y_stride : 0; /* rows of the panel that do not count repeat the last one */
     }
@@ -28,12 +29,12 @@ void edgec_pairs_multiply(const uint32_t *panel, const uint32_t *b, int32_t near
         int8_t last[2 * EDGEC_PANEL_ROWS];
         block->y = last;
         block->pairs = 1;
-#pragma clang loop unroll(disable)
+        EDGEC_KEEP_LOOP
         for (int32_t i = 0; i < EDGEC_PANEL_ROWS - 1; i++) {
             block->row_step[i] = 2;
         }
         multiply(panel, b + pairs * (near ? 2 * block->groups + block->stride / 4 : 2), near, block);
-#pragma clang loop unroll(disable)
+        EDGEC_KEEP_LOOP
         for (int32_t row = 0; row < rows; row++) {
             y[row * y_stride + n - 1] = last[2 * row];
         }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One row of activations as 16-bit lanes in a panel's column, and its sum. */
+#include "edgec_compiler.h"
 #include "edgec_dsp.h"
 #include "pairs.h"
 
@@ -8,7 +9,7 @@ int32_t edgec_pairs_panel_row(const int8_t *x, int32_t k, int32_t zero_point, ui
     const uint32_t zeros = ((uint32_t)zero_point & 0xFFFFu) * 0x00010001u;
     const int8_t *const whole = x + (k & ~3);
     uint32_t sum = 0;
-#pragma clang loop unroll(disable)
+    EDGEC_KEEP_LOOP
     while (x != whole) {
         const uint32_t word = edgec_load_word(x);
         const uint32_t first = edgec_ssub16(edgec_sxtb16(word), zeros);
@@ -22,7 +23,7 @@ int32_t edgec_pairs_panel_row(const int8_t *x, int32_t k, int32_t zero_point, ui
     }
     if ((k & 3) != 0) {
         uint32_t lanes[2] = {0, 0};
-#pragma clang loop unroll(disable)
+        EDGEC_KEEP_LOOP
         for (int32_t i = 0; i < (k & 3); i++) { /* byte by byte: x may end where the memory ends */
             const int32_t value = x[i] - zero_point;
             lanes[i & 1] |= ((uint32_t)value & 0xFFFFu) << (8 * (i & 2));

@@ -3,6 +3,7 @@
 #ifndef EDGEC_SOFTMAX_ROW_H
 #define EDGEC_SOFTMAX_ROW_H
 
+#include "edgec_compiler.h"
 #include "edgec_dsp.h"
 
 /* Largest of n >= 1 elements. */
@@ -10,12 +11,12 @@ static inline int32_t edgec_largest(const int8_t *x, int32_t n)
 {
     uint32_t four = 0x80808080u;
     const int8_t *const whole = x + (n & ~3);
-#pragma clang loop unroll(disable)
+    EDGEC_KEEP_LOOP
     while (x != whole) {
         four = edgec_larger_bytes(edgec_load_word(x), four);
         x += 4;
     }
-#pragma clang loop unroll(disable)
+    EDGEC_KEEP_LOOP
     for (int32_t i = 0; i < (n & 3); i++) {
         four = edgec_larger_bytes((uint32_t)(uint8_t)x[i] | 0x80808000u, four);
     }
@@ -29,7 +30,7 @@ static inline uint32_t edgec_sum_exponentials(const int8_t *x, int32_t n, const 
 {
     const int8_t *const whole = x + (n & ~3);
     uint32_t sum = 0;
-#pragma clang loop unroll(disable)
+    EDGEC_KEEP_LOOP
     while (x != whole) {
         sum += from[x[0]];
         sum += from[x[1]];
@@ -37,7 +38,7 @@ static inline uint32_t edgec_sum_exponentials(const int8_t *x, int32_t n, const 
         sum += from[x[3]];
         x += 4;
     }
-#pragma clang loop unroll(disable)
+    EDGEC_KEEP_LOOP
     for (int32_t i = 0; i < (n & 3); i++) {
         sum += from[x[i]];
     }
@@ -55,7 +56,7 @@ static inline int32_t edgec_softmax_factor(uint32_t sum)
     if (sum < 1u << 24) {
         quotient = (quotient << 8) + (rest << 8) / sum;
     } else {
-#pragma clang loop unroll(disable)
+        EDGEC_KEEP_LOOP
         for (int32_t bit = 0; bit < 8; bit++) {
             quotient <<= 1;
             if (rest >= sum) { /* only before the first doubling can it be equal */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* add_s8 for cores with DSP instructions: a pair of elements in the lanes of one multiplication. */
+#include "edgec_compiler.h"
 #include "edgec_dsp.h"
 #include "edgec_kernels.h"
 
@@ -45,7 +46,7 @@ static inline int8_t *add_words(const int8_t *a, const int8_t *b, int8_t *y, con
 }
 #endif
 
-__attribute__((minsize)) /* the work is in add_words */
+EDGEC_MINSIZE /* the work is in add_words */
 void edgec_add_s8_dsp(const int8_t *a, const int8_t *b, const int32_t *constants, int8_t *y, int32_t rows,
                       int32_t width, int32_t b_row_step, int32_t b_step)
 {
@@ -63,7 +64,7 @@ void edgec_add_s8_dsp(const int8_t *a, const int8_t *b, const int32_t *constants
             addend += words;
         }
 #endif
-#pragma clang loop unroll(disable)
+        EDGEC_KEEP_LOOP
         while (a != end) {
             const int32_t right = edgec_smlabb((uint32_t)*addend, mults >> 16, offset);
             const int32_t sum = edgec_smlabb((uint32_t)*a++, mults, right);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* mul_s8 for cores with DSP instructions, narrow and without a shift: four elements a turn. */
+#include "edgec_compiler.h"
 #include "edgec_dsp.h"
 #include "edgec_kernels.h"
 
@@ -32,7 +33,7 @@ void edgec_mul_s8_dsp(const int8_t *a, const int8_t *b, const int32_t *constants
             const uint32_t a_lanes = ((uint32_t)-a_zero_point & 0xFFFFu) * 0x10001u;
             const uint32_t b_lanes = ((uint32_t)-b_zero_point & 0xFFFFu) * 0x10001u;
             const int8_t *const words_end = a + (width & ~3);
-#pragma clang loop unroll(disable)
+            EDGEC_KEEP_LOOP
             while (a != words_end) {
                 const uint32_t left = edgec_load_word(a);
                 const uint32_t right = edgec_load_word(factor);
@@ -48,7 +49,7 @@ void edgec_mul_s8_dsp(const int8_t *a, const int8_t *b, const int32_t *constants
             }
         }
 #endif
-#pragma clang loop unroll(disable)
+        EDGEC_KEEP_LOOP
         while (a != end) {
             const int32_t product = (*a++ - a_zero_point) * (*factor - b_zero_point);
             factor += b_step;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* table_s8: eight elements a turn, two side by side. */
+#include "edgec_compiler.h"
 #include "edgec_dsp.h"
 #include "edgec_kernels.h"
 
@@ -25,7 +26,7 @@ void edgec_table_s8_dsp(const int8_t *x, const uint32_t *table, int8_t *y, int32
 #undef TWO
     }
 #endif
-#pragma clang loop unroll(disable)
+    EDGEC_KEEP_LOOP
     while (x != end) {
         *y++ = (int8_t)entries[(uint8_t)*x++];
     }

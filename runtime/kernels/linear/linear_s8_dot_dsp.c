@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* linear_s8 with one output for cores with DSP instructions: a dot product, x straight from where it lies. */
+#include "edgec_compiler.h"
 #include "edgec_dsp.h"
 #include "edgec_kernels.h"
 
 #define EDGEC_NOINLINE __attribute__((noinline))
-#define EDGEC_KEEP_LOOP _Pragma("clang loop unroll(disable)") /* unrolled further, they would only cost flash */
 
 /* Four products: bytes 0 and 2, then 1 and 3. */
 static inline uint32_t add_group(uint32_t word, const uint32_t *w, uint32_t acc)

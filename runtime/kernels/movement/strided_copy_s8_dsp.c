@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* strided_copy_s8: runs of bytes by words, transposed planes in blocks of four by four, the rest byte by byte. */
 #include "copy_run.h"
+#include "edgec_compiler.h"
 #include "edgec_dsp.h"
 #include "edgec_kernels.h"
 
 enum { ROWS, ROW_STEP, COLUMNS, COLUMN_STEP }; /* of a plane, the last words of the geometry */
 
 /* Neither inlined at each call nor laid out for speed, what only steers would cost flash for nothing. */
-#define EDGEC_SMALL __attribute__((noinline, minsize))
+#define EDGEC_SMALL __attribute__((noinline)) EDGEC_MINSIZE
 
 __attribute__((noinline))
 static void copy_line(const int8_t *x, int32_t x_step, int8_t *y, int32_t y_step, int32_t count)
@@ -37,7 +38,7 @@ static void copy_line(const int8_t *x, int32_t x_step, int8_t *y, int32_t y_step
         count += 4;
     }
 #endif
-#pragma clang loop unroll(disable)
+    EDGEC_KEEP_LOOP
     for (; count > 0; count--) {
         *y = *x;
         x += x_step;
@@ -150,7 +151,7 @@ static int8_t *copy_plane(const int8_t *x, const int32_t *plane, int8_t *y)
     return y + rows * columns;
 }
 
-__attribute__((minsize))
+EDGEC_MINSIZE
 void edgec_strided_copy_s8_dsp(const int8_t *x, const int32_t *geometry, int8_t *y)
 {
     const int32_t *const outer = geometry + 1;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* layer_norm_s8 and rms_norm_s8 for cores with DSP instructions: eight elements a turn, one exact root a row. */
+#include "edgec_compiler.h"
 #include "edgec_dsp.h"
 #include "edgec_kernels.h"
 #include "reciprocal_root.h"
@@ -97,7 +98,7 @@ void edgec_norm_s8_dsp(const int8_t *x, const int32_t *affine, const int32_t *co
         const int8_t *const words_end = p + (width & ~3);
         p = add_words(p, words_end, &total, &squares);
 #endif
-#pragma clang loop unroll(disable)
+        EDGEC_KEEP_LOOP
         for (; p != end; p++) {
             total += *p;
             squares += *p * *p;
@@ -130,7 +131,7 @@ void edgec_norm_s8_dsp(const int8_t *x, const int32_t *affine, const int32_t *co
             normalize_words(&at, words_end, &row);
         }
 #endif
-#pragma clang loop unroll(disable)
+        EDGEC_KEEP_LOOP
         for (; at.x != end; at.affine += 2) {
             *at.y++ = normalized(*at.x++, &row, at.affine);
         }

@@ -5,6 +5,8 @@
 
 #include <stdint.h>
 
+#include "edgec_compiler.h"
+
 static inline uint32_t edgec_high_word(uint32_t a, uint32_t b) { return (uint32_t)(((uint64_t)a * b) >> 32); }
 
 /* floor(2^30 / sqrt(v)), exactly, for 1 <= v < 2^42.
@@ -36,7 +38,7 @@ static inline uint32_t edgec_reciprocal_root(uint64_t v)
     uint32_t root = (half - 8) >> down;
     uint64_t rest = (1ull << 60) - (uint64_t)root * root * v; /* not negative */
     uint64_t step = (uint64_t)(2 * root + 1) * v;                   /* (root + 1)^2 - root^2, times v */
-#pragma clang loop unroll(disable)
+    EDGEC_KEEP_LOOP
     while (rest >= step) {
         rest -= step;
         step += 2 * v;

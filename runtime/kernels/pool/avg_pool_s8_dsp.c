@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* avg_pool_s8 for cores with DSP instructions: four channels at a time, summed in 16-bit lanes. */
+#include "edgec_compiler.h"
 #include "edgec_dsp.h"
 #include "edgec_kernels.h"
 
@@ -7,13 +8,6 @@
 
 /* Inlined into one another, these would only cost flash and registers. */
 #define EDGEC_NOINLINE __attribute__((noinline))
-
-/* Unrolled, loops of a few rounds would cost flash and save nothing. */
-#if defined(__clang__)
-#define EDGEC_KEEP_LOOP _Pragma("clang loop unroll(disable)")
-#else
-#define EDGEC_KEEP_LOOP
-#endif
 
 typedef struct {
     int32_t offset; /* -zero_point_x for each tap inside */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* mean_s8 for cores with DSP instructions: four sums in 16-bit lanes, widened before they could overflow. */
+#include "edgec_compiler.h"
 #include "edgec_dsp.h"
 #include "edgec_kernels.h"
 
@@ -15,7 +16,7 @@ static void add_columns(const int8_t *x, int32_t step, int32_t terms, int32_t *s
     while (terms > 0) {
         const int32_t some = terms < EDGEC_LONGEST ? terms : EDGEC_LONGEST;
         int16x2_t even = 0, odd = 0;
-#pragma clang loop unroll_count(2)
+        EDGEC_UNROLL_TWICE
         for (int32_t i = 0; i < some; i++) {
             const uint32_t word = edgec_load_word(x);
             even = __sxtab16(even, (int8x4_t)word);
@@ -48,14 +49,14 @@ static int8_t requantized(int32_t sum, const int32_t *constants)
         const int64_t product = (int64_t)sum * constants[MULT] + ((int64_t)1 << (30 + shift));
         return edgec_ssat8((int32_t)(product >> (31 + shift)) + constants[ZERO_POINT]);
     }
-#pragma clang loop unroll(disable)
+    EDGEC_KEEP_LOOP
     for (int32_t i = 0; i < shift; i++) {
         sum = edgec_qadd(sum, sum);
     }
     return edgec_ssat8(edgec_smmlar(sum, 2 * constants[MULT], constants[ZERO_POINT]));
 }
 
-__attribute__((minsize)) /* the work is in add_columns */
+EDGEC_MINSIZE /* the work is in add_columns */
 void edgec_mean_s8_dsp(const int8_t *x, const int32_t *constants, int8_t *y, int32_t outer, int32_t terms,
                        int32_t inner)
 {
@@ -70,11 +71,11 @@ void edgec_mean_s8_dsp(const int8_t *x, const int32_t *constants, int8_t *y, int
             *y++ = requantized(sums[0] + sums[1] + sums[2] + sums[3], constants);
             i = 1;
         }
-#pragma clang loop unroll(disable)
+        EDGEC_KEEP_LOOP
         for (; i + 4 <= inner; i += 4) {
             int32_t sums[4] = {constants[BIAS], constants[BIAS], constants[BIAS], constants[BIAS]};
             add_columns(x + i, inner, terms, sums);
-#pragma clang loop unroll(disable)
+            EDGEC_KEEP_LOOP
             for (int32_t k = 0; k < 4; k++) {
                 *y++ = requantized(sums[k], constants);
             }
@@ -82,7 +83,7 @@ void edgec_mean_s8_dsp(const int8_t *x, const int32_t *constants, int8_t *y, int
         for (; i < inner; i++) {
             int32_t sum = constants[BIAS];
             const int8_t *from = x + i;
-#pragma clang loop unroll(disable)
+            EDGEC_KEEP_LOOP
             for (int32_t t = 0; t < terms; t++) {
                 sum += *from;
                 from += inner;

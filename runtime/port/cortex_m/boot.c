@@ -21,7 +21,7 @@ typedef struct {
 
 static const boot_step boot_steps[] = EDGEC_BOOT_STEPS;
 
-static void barrier(void) { __asm volatile("dsb\n isb" ::: "memory"); }
+__attribute__((unused)) static void barrier(void) { __asm volatile("dsb\n isb" ::: "memory"); }
 
 static void clocks_and_pins(void) {
   for (uint32_t i = 0; i < sizeof boot_steps / sizeof boot_steps[0]; i++) {
@@ -66,10 +66,12 @@ static void caches(void) {
 }
 
 static void cycle_counter(void) {
+#if EDGEC_HAS_CYCLE_COUNTER
   EDGEC_REG(DEMCR) |= 1u << 24;
   EDGEC_REG(DWT_LAR) = 0xC5ACCE55u;
   EDGEC_REG(DWT_CYCCNT) = 0u;
   EDGEC_REG(DWT_CTRL) |= 1u;
+#endif
 }
 
 __attribute__((noreturn)) void Reset_Handler(void) {
@@ -77,7 +79,9 @@ __attribute__((noreturn)) void Reset_Handler(void) {
   EDGEC_REG(SCB_CPACR) |= 0xFu << 20;
   barrier();
 #endif
+#if EDGEC_HAS_FAULT_STATUS
   EDGEC_REG(SCB_SHCSR) |= 7u << 16; /* usage, bus and memory faults apart from the hard fault */
+#endif
   clocks_and_pins();
   ram();
   caches();
@@ -93,7 +97,7 @@ __attribute__((naked)) static void fault_entry(void) {
   __asm volatile(
       "mrs r0, msp\n"
       "mrs r1, ipsr\n"
-      "b edgec_fault\n");
+      "bl edgec_fault\n"); /* it does not return; on Armv6-M a plain branch does not reach far */
 }
 
 typedef void (*vector)(void);

@@ -12,9 +12,14 @@ __attribute__((noreturn)) void edgec_fault(const uint32_t *frame, uint32_t excep
   /* After a stack overflow the frame itself is out of RAM: reading it would fault again. */
   const int readable = address >= (uint32_t)(uintptr_t)edgec_stack_bottom &&
                        address + 32u <= (uint32_t)(uintptr_t)edgec_stack_top && (address & 3u) == 0u;
-  const uint32_t words[7] = {exception,           EDGEC_REG(SCB_CFSR),       EDGEC_REG(SCB_HFSR),
-                             EDGEC_REG(SCB_BFAR), EDGEC_REG(SCB_MMFAR),      readable ? frame[6] : 0u /* pc */,
-                             readable ? frame[5] : 0u /* lr */};
+#if EDGEC_HAS_FAULT_STATUS
+  const uint32_t cfsr = EDGEC_REG(SCB_CFSR), hfsr = EDGEC_REG(SCB_HFSR);
+  const uint32_t bfar = EDGEC_REG(SCB_BFAR), mmfar = EDGEC_REG(SCB_MMFAR);
+#else
+  const uint32_t cfsr = 0u, hfsr = 0u, bfar = 0u, mmfar = 0u;
+#endif
+  const uint32_t pc = readable ? frame[6] : 0u, lr = readable ? frame[5] : 0u;
+  const uint32_t words[7] = {exception, cfsr, hfsr, bfar, mmfar, pc, lr};
   uint8_t report[sizeof words];
   for (uint32_t i = 0; i < sizeof words; i++) report[i] = (uint8_t)(words[i / 4u] >> (8u * (i % 4u)));
   for (;;) {

@@ -7,6 +7,16 @@
 
 #define EDGEC_REG(address) (*(volatile uint32_t *)(uintptr_t)(address))
 
+/* What Armv6-M lacks (Armv6-M Architecture Reference Manual, DDI 0419, sections B3.2 and C1.8): every fault is a hard fault
+ * without a status register, and the DWT does not count cycles. */
+#if defined(__ARM_ARCH) && __ARM_ARCH == 6
+#define EDGEC_HAS_FAULT_STATUS 0
+#define EDGEC_HAS_CYCLE_COUNTER 0
+#else
+#define EDGEC_HAS_FAULT_STATUS 1
+#define EDGEC_HAS_CYCLE_COUNTER 1
+#endif
+
 /* Linker symbols (edgec/emit/linker.py). */
 extern uint32_t edgec_stack_bottom[], edgec_stack_top[];
 extern uint32_t edgec_data_start[], edgec_data_end[], edgec_bss_start[], edgec_bss_end[];
