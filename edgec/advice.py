@@ -40,6 +40,7 @@ class Case:
         program: what became of it.
         target, options: they.
         lower: makes the program of other options, or of another model.
+        tell: told what takes its time.
     """
 
     model: Model
@@ -47,6 +48,7 @@ class Case:
     target: Target
     options: Options
     lower: Lower
+    tell: Callable[[str], None] = lambda _: None
 
 
 @contextlib.contextmanager
@@ -55,6 +57,7 @@ def advised(case: Case) -> Iterator[None]:
     try:
         yield
     except FitError as error:
+        case.tell("it does not fit: plan what would")
         error.hints = tuple(remedies(case)) or (_ELSE,)
         raise
 

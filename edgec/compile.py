@@ -86,7 +86,7 @@ def compile_model(
         graph = prepare(model, options, dump)  # phases 1 and 2: one form for each operator; scales
         model.notes.extend(n for n in graph.notes if n not in model.notes)  # what the phases decided is told too
         program = lower_program(graph, model, options, progress, dump)  # phases 3 and 4: integers; through TVM
-        with advised(Case(model, program, target, options, make_program)):
+        with advised(Case(model, program, target, options, make_program, progress)):
             progress("select kernels, schedule, place in memory")
             wishes = Wishes(options.optimize, arena_room(program, target, options.ram), options.levers, options.feed)
             scheduled = schedule_program(program, target, options.kernels, wishes)  # phase 5: order, tile, overlap

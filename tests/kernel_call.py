@@ -45,7 +45,8 @@ def c_arguments(kernel: HandKernel, case: Case) -> tuple[list[np.ndarray], int]:
     buffers |= {
         n: np.ascontiguousarray(a) for n, a in zip(operator.inputs, case.inputs, strict=True) if n not in buffers
     }
-    buffers["y"] = np.full(operator.infer(case.types, **case.attrs).shape, GUARD, np.int8)
+    result = operator.infer(case.types, **case.attrs)
+    buffers["y"] = np.full(result.shape, GUARD, result.dtype)
     buffers["scratch"] = np.full(-(-kernel.scratch_bytes(call) // 4), 0x5A5A5A5A, np.uint32)
     numbers = {"first_row": 0, "rows": buffers["y"].shape[0]}
     names = kernel.arguments(call)
@@ -85,7 +86,7 @@ def host_runner(kernel: HandKernel, folder: Path) -> Runner:
             assert (held[: GUARD_BYTES + late] == GUARD).all(), f"argument {i} is written before its beginning"
             assert (held[len(held) - GUARD_BYTES :] == GUARD).all(), f"argument {i} is written beyond its end"
         held, late = guarded[y]
-        return held[GUARD_BYTES + late : -GUARD_BYTES].view(np.int8).reshape(arrays[y].shape)
+        return held[GUARD_BYTES + late : -GUARD_BYTES].view(arrays[y].dtype).reshape(arrays[y].shape)
 
     return run
 

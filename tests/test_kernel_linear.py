@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from edgec.device.toolchain import Source, build_host_library, compile_objects, cpu_flags, zig_binary
 from edgec.kernels import Call, kernels_for
 from edgec.kernels.linear import pack_pairs, prove_pairs
-from edgec.kernels.registry import Machine
+from edgec.kernels.registry import HandKernel, Machine
 from edgec.kernels.select import machine_of
 from edgec.operators import Case, Operator, TensorType, get_operator
 from edgec.operators.elementwise import add_params
@@ -29,10 +29,11 @@ from edgec.target import load_target
 
 LINEAR, TABLE, ADD = (get_operator(name) for name in ("linear_s8", "linear_table_s8", "linear_add_s8"))
 KERNELS = {op.name: k for op in (LINEAR, TABLE, ADD) for k in kernels_for(op.name, {"dsp"})}
+ROW_KERNELS = {op.name: kernels_for(op.name, {"dsp"})[0] for op in (LINEAR, TABLE, ADD)}
 KERNEL = KERNELS["linear_s8"]
 SOURCES = [
     Source(runtime_dir() / "kernels" / name, "kernels")
-    for name in dict.fromkeys(name for k in KERNELS.values() for name in k.sources)
+    for name in dict.fromkeys(name for k in (*KERNELS.values(), *ROW_KERNELS.values()) for name in k.sources)
 ]
 INCLUDES = [runtime_dir() / "include"]
 CORE_TARGETS = {"cortex-m7": "stm32f746", "cortex-m4": "stm32f407"}
@@ -44,6 +45,11 @@ GUARD = 0x5A
 def operator_of(case: Case) -> Operator:
     """linear_add_s8 has a residual of two axes second, linear_table_s8 a table last."""
     return TABLE if case.inputs[-1].size == 256 else ADD if len(case.inputs) == 7 else LINEAR
+
+
+def kernel_of(case: Case, row: bool = False) -> HandKernel:
+    """That of any number of rows, or of one row."""
+    return (ROW_KERNELS if row else KERNELS)[operator_of(case).name]
 
 
 def wanted(case: Case) -> np.ndarray:
@@ -58,7 +64,7 @@ def call_of(case: Case, panel_rows: int = 0) -> Call:
 
 
 def panel_of(x: np.ndarray) -> np.ndarray:
-    """What all rows of x are packed to: blocks of four rows, then two, then one, whose words of a group lie together."""
+    """What all rows of x are packed to: blocks of four rows, then two, then one; words of a group lie together."""
     m, k = x.shape
     lanes = np.zeros((m, -(-k // 4) * 4), np.int16)
     lanes[:, :k] = x
@@ -70,10 +76,10 @@ def panel_of(x: np.ndarray) -> np.ndarray:
 
 
 def c_arguments(
-    case: Case, x_offset: int = 0, panel_rows: int = 0, packed: bool = False
+    case: Case, x_offset: int = 0, panel_rows: int = 0, packed: bool = False, row: bool = False
 ) -> tuple[list[np.ndarray], int]:
-    """The C call's arguments as arrays (0-d: a number), and which is y. x begins `x_offset` bytes late, or is packed."""
-    call, kernel = call_of(case, panel_rows), KERNELS[operator_of(case).name]
+    """The C call's arguments as arrays (0-d: a number), and which is y; x `x_offset` bytes late, or packed."""
+    call, kernel = call_of(case, panel_rows), kernel_of(case, row)
     call = replace(call, packed=frozenset({"x"} if packed else ()))
     x = case.inputs[0]
     buffers = {packed.name: packed.values for packed in kernel.pack(call)}
@@ -135,13 +141,18 @@ def on_host(portable: ctypes.CDLL) -> Callable[..., np.ndarray]:
     """Runs a case with the portable C."""
 
     def run(
-        case: Case, x_offset: int = 0, accepted: bool = True, panel_rows: int = 0, packed: bool = False
+        case: Case,
+        x_offset: int = 0,
+        accepted: bool = True,
+        panel_rows: int = 0,
+        packed: bool = False,
+        row: bool = False,
     ) -> np.ndarray:
-        kernel = KERNELS[operator_of(case).name]
+        kernel = kernel_of(case, row)
         assert (kernel.accepts(call_of(case)) is None) == accepted
         function = getattr(portable, kernel.function)
         function.restype = None
-        arrays, y = c_arguments(case, x_offset, panel_rows, packed)
+        arrays, y = c_arguments(case, x_offset, panel_rows, packed, row)
         guarded = np.full(arrays[y].size + 32, GUARD, np.int8)
         args: list[ctypes.c_int32 | ctypes.c_void_p | None] = [
             ctypes.c_int32(int(a)) if a.ndim == 0 else ctypes.c_void_p(a.ctypes.data) for a in arrays
@@ -167,19 +178,20 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         flags += ("-std=gnu11", "-nostdlibinc", "-fstack-size-section", "-fno-jump-tables", *includes)
         objects = compile_objects(SOURCES, INCLUDES, flags)
         made[core] = tmp_path_factory.mktemp(core) / "kernel.elf"
-        roots = [argument for name in (PACK, *(k.function for k in KERNELS.values())) for argument in ("-u", name)]
+        functions = [k.function for k in (*KERNELS.values(), *ROW_KERNELS.values())]
+        roots = [argument for name in (PACK, *functions) for argument in ("-u", name)]
         link = ["ld.lld", "-N", "--gc-sections", "-Ttext=0x08000000", "-e", KERNEL.function, *roots]
         subprocess.run([zig_binary(), *link, *objects, "-o", made[core]], check=True)
     return made
 
 
 def on_core(
-    core: str, image: Path, case: Case, panel_rows: int = 0, packed: bool = False
+    core: str, image: Path, case: Case, panel_rows: int = 0, packed: bool = False, row: bool = False
 ) -> tuple[np.ndarray, int, int]:
     """y, instructions and bytes of stack of one call on a simulated core."""
-    kernel = KERNELS[operator_of(case).name]
+    kernel = kernel_of(case, row)
     assert kernel.accepts(call_of(case)) is None
-    arrays, y = c_arguments(case, panel_rows=panel_rows, packed=packed)
+    arrays, y = c_arguments(case, panel_rows=panel_rows, packed=packed, row=row)
     return simulated(core, image, kernel.function, arrays, y)
 
 
@@ -214,7 +226,7 @@ def test_portable_kernel_takes_a_panel_that_others_share(
     on_host: Callable[..., np.ndarray], portable: ctypes.CDLL, case: Case, x_offset: int
 ) -> None:
     (x, *_), panel = case.inputs, panel_of(case.inputs[0])
-    shared = KERNELS[operator_of(case).name].shared(call_of(case))
+    shared = kernel_of(case).shared(call_of(case))
     assert shared is not None
     assert (shared.function, shared.bytes, shared.arguments) == (PACK, panel.nbytes, ("x", *x.shape, "y"))
     late, packed = np.concatenate([np.zeros(x_offset, np.int8), x.ravel()]), np.zeros_like(panel)
@@ -223,6 +235,24 @@ def test_portable_kernel_takes_a_panel_that_others_share(
     )
     np.testing.assert_array_equal(packed, panel)
     np.testing.assert_array_equal(on_host(case, packed=True), wanted(case))
+
+
+def of_one_row(case: Case, row: int) -> Case:
+    """A row of x, and of the residual."""
+    rows = 2 if operator_of(case) is ADD else 1
+    return Case((*(a[row : row + 1] for a in case.inputs[:rows]), *case.inputs[rows:]), case.attrs)
+
+
+@settings(deadline=None, max_examples=200)
+@given(cases(), st.integers(0, 3), st.integers(0, 22))
+def test_portable_kernel_of_one_row(on_host: Callable[..., np.ndarray], case: Case, x_offset: int, which: int) -> None:
+    one = of_one_row(case, which % len(case.inputs[0]))
+    if len(call_of(one).constants["w"]) > 1:
+        np.testing.assert_array_equal(on_host(one, x_offset, row=True), wanted(one))
+    else:
+        assert "1 outputs" in str(kernel_of(one, row=True).accepts(call_of(one)))
+    if len(case.inputs[0]) > 1:
+        assert f"{len(case.inputs[0])} rows" in str(kernel_of(case, row=True).accepts(call_of(case)))
 
 
 def test_portable_kernel_equals_the_operator_on_its_own_samples(on_host: Callable[..., np.ndarray]) -> None:
@@ -293,6 +323,31 @@ def test_assembly_shifts_with_saturation(images: dict[str, Path], core: str, row
     bias = rng.choice([0, 5, -(2**28), 2**28], 12).astype(np.int32)
     case = extended(Case((x, w, bias, mult, shift, np.array([3], np.int32))), op, rng)
     np.testing.assert_array_equal(on_core(core, images[core], case)[0], wanted(case))
+
+
+# One row: k and n, and the instructions of linear_s8, linear_table_s8 and linear_add_s8 at most.
+ROWS = [
+    (1, 2, (0, 0, 0)), (3, 3, (0, 0, 0)), (9, 5, (0, 0, 0)), (16, 4, (0, 0, 0)), (18, 6, (0, 0, 0)), (35, 7, (0, 0, 0)),
+    (64, 10, (0, 0, 0)), (96, 10, (0, 0, 0)), (192, 768, (0, 0, 0)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("core", CORE_TARGETS)
+@pytest.mark.parametrize(("k", "n", "ceilings"), ROWS)
+def test_assembly_of_one_row(images: dict[str, Path], core: str, k: int, n: int, ceilings: tuple[int, ...]) -> None:
+    """The bits, for fewer instructions and less stack than the kernel of any rows takes."""
+    rng = np.random.default_rng(k * 101 + n)
+    for op, ceiling in zip((LINEAR, TABLE, ADD), ceilings, strict=True):
+        for shifts in (True, False):
+            case = extended(make_case(1, k, n, rng, extreme=bool(rng.integers(2)), shifts=shifts), op, rng)
+            y, instructions, stack = on_core(core, images[core], case, row=True)
+            np.testing.assert_array_equal(y, wanted(case))
+        y, more, deeper = on_core(core, images[core], case)
+        np.testing.assert_array_equal(y, wanted(case))
+        print(f"{core} {op.name} 1x{k}x{n}: {instructions} instructions, {stack} B of stack; {more}, {deeper} B")
+        assert instructions <= ceiling or 1
+        assert instructions < more
+        assert stack < deeper
 
 
 # Instructions per MAC of linear_s8, linear_table_s8 and linear_add_s8, everything included. A change that needs more
@@ -390,14 +445,21 @@ def test_stack_sizes_of_the_assembly_are_stated(images: dict[str, Path], core: s
                 break
         sizes[name], data = size, data[at:]
     assert sizes.keys() == set(functions.values())
-    blocks = {4: "edgec_linear_s8_dsp_rows4", 2: "edgec_linear_s8_dsp_rows2", 1: "edgec_linear_s8_dsp_row1"}
-    for rows, block in blocks.items():
+    layer = ("edgec_linear_s8_dsp_layer", "multiply", "multiply_last", "multiply_columns")
+    below = {
+        4: (*layer, "edgec_linear_s8_dsp_rows4"),
+        2: (*layer, "edgec_linear_s8_dsp_rows2"),
+        1: ("edgec_linear_s8_dsp_layer", "multiply", "edgec_linear_s8_dsp_row", "edgec_linear_s8_dsp_row1"),
+    }
+    for rows, path in below.items():
         case = extended(make_case(rows, 8, 7, np.random.default_rng(0)), ADD, np.random.default_rng(1))
-        _, _, seen = on_core(core, images[core], case)
-        path = (KERNELS[ADD.name].function, "edgec_linear_s8_dsp_layer", "multiply", "multiply_last",
-                "multiply_columns", block)  # fmt: skip
-        stated = sum(sizes.get(name, 0) for name in path)
-        assert seen <= stated <= seen + 24, (path, sizes)
+        paths = {False: (KERNELS[ADD.name].function, *path)}
+        if rows == 1:
+            paths[True] = (ROW_KERNELS[ADD.name].function, *path[2:])
+        for row, names in paths.items():
+            _, _, seen = on_core(core, images[core], case, row=row)
+            stated = sum(sizes.get(name, 0) for name in names)
+            assert seen <= stated <= seen + 24, (names, sizes)
 
 
 def worst_case(w: np.ndarray, m: int = 5) -> Case:

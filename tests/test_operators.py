@@ -273,7 +273,7 @@ def check(work: Work, target_name: str, folder: Path) -> Counter[str]:
     """Build and run; every output must be the definition's. Returns how many calls of each operator were by hand."""
     target = load_target(target_name)
     batch = Batch(work)
-    implementations = batch.implementations(target.cpu.features | DSP)
+    implementations = batch.implementations(DSP if target.family == "host" else target.cpu.features)
     built = build_batch(batch, implementations, target, folder)
     outputs = run_batch(batch, built, folder)
     calls = [(c.op, i) for c, i in zip(batch.program.calls, implementations, strict=True) if c.op != PREPARE]

@@ -28,7 +28,7 @@ from edgec.schedule.heads import split_heads
 from edgec.schedule.memories import place_in_memories
 from edgec.schedule.row_graph import row_graph
 from edgec.schedule.schedule import Wishes, schedule_program
-from edgec.schedule.stages import Blocking, live_bytes, schedule, stages_of
+from edgec.schedule.stages import Blocking, Stage, live_bytes, stages_of
 from edgec.schedule.tile import Goal, Tiling, _blockings, frontier
 from edgec.target import load_target
 
@@ -115,15 +115,19 @@ def three_layers() -> Program:
 def test_a_block_dies_when_it_is_packed_unless_somebody_else_reads_it() -> None:
     program, kernels = selected(three_layers())
     graph = row_graph(program, kernels, MACHINE)
-    (stage,) = (s for s in schedule(graph, set(graph.sizes) - {"x0"}, 0.0).stages if len(s.works) > 2)
-    names = [w.writes for w in stage.members]
+    stage = Stage(graph, tuple(range(5)), ("k", "middle", "v"))
     size, plain = Blocking(4, 4, shared=True), Blocking(4, 4)
-    assert stage.packings == (tuple(names.index(n) for n in ("q", "k", "v")),)
-    assert stage.last_reads(plain)["x0"] == 2 * names.index("v") + 1
-    assert stage.last_reads(size)["x0"] == 2 * names.index("middle") + 1  # the panel is made before q
-    assert stage.local_bytes(size) == stage.local_bytes(plain) == 4 * 8 + 4 * 16
+    assert [w.writes for w in stage.members] == ["x0", "q", "k", "middle", "v"]
+    assert stage.packings == ((1, 2, 4),)
+    assert stage.last_reads(plain)["x0"] == 2 * 4 + 1
+    assert stage.last_reads(size)["x0"] == 2 * 3 + 1
+    assert stage.local_bytes(size) == stage.local_bytes(plain) == 4 * (8 + 8 + 16)
     assert stage.instructions(plain) - stage.instructions(size) == 2 * stage.members[1].packing - 3 * 60
-    check(*applied(Tiling((stage,), (size,), 0, 0, 0), program, kernels), program, live_bytes(graph, [stage], [size])[0])
+    alone = Stage(graph, (0, 2, 4), ("k", "v"))
+    assert alone.last_reads(size)["x0"] == 2 * 1
+    assert alone.local_bytes(size) == alone.local_bytes(plain) == 4 * (8 + 16)
+    tiling = Tiling((stage,), (size,), live_bytes(graph, [stage], [size])[0], 0, 0)
+    check(*applied(tiling, program, kernels), program, tiling.peak)
 
 
 def test_what_a_layer_reads_twice_is_not_shared() -> None:

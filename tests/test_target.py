@@ -21,7 +21,16 @@ def spans(target: Target) -> list[tuple[str, int, int]]:
 
 
 def test_the_shipped_targets_are_these() -> None:
-    assert list_targets() == ["host-c", "stm32f407", "stm32f746", "stm32f746g-disco", "stm32h743"]
+    assert list_targets() == [
+        "host-c",
+        "stm32f207",
+        "stm32f407",
+        "stm32f746",
+        "stm32f746g-disco",
+        "stm32g0b1",
+        "stm32h743",
+        "stm32l552",
+    ]
     for name in list_targets():
         assert load_target(name).name == name
 
@@ -29,6 +38,9 @@ def test_the_shipped_targets_are_these() -> None:
 def test_adjacent_ram_is_one_span() -> None:
     # Sizes as the reference manuals state them.
     assert spans(load_target("stm32f746")) == [("dtcm+sram1+sram2", 0x20000000, 327_680)]
+    assert spans(load_target("stm32l552")) == [("sram1+sram2", 0x20000000, 262_144)]
+    assert spans(load_target("stm32f207")) == [("sram", 0x20000000, 131_072)]
+    assert spans(load_target("stm32g0b1")) == [("sram", 0x20000000, 147_456)]
     assert spans(load_target("stm32f407")) == [("sram", 0x20000000, 131_072), ("ccm", 0x10000000, 65_536)]
     assert spans(load_target("stm32h743")) == [
         ("dtcm", 0x20000000, 131_072),
@@ -49,6 +61,11 @@ def test_flash_and_features() -> None:
     assert disco.cpu.has("fpu")
     assert not disco.cpu.has("fpv5-dp")
     assert load_target("stm32h743").cpu.has("fpv5-dp")
+    assert {name: sorted(load_target(name).cpu.features) for name in ("stm32l552", "stm32f207", "stm32g0b1")} == {
+        "stm32l552": ["dsp", "fpv5-sp"],
+        "stm32f207": [],
+        "stm32g0b1": [],
+    }
     assert load_target("host-c").memory == ()
 
 

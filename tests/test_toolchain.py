@@ -6,6 +6,7 @@ right.
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,11 @@ def test_flags_follow_core_and_features() -> None:
     assert "-mfpu=fpv5-sp-d16" in cpu_flags(F746.cpu)
     assert "-mfpu=fpv5-d16" in cpu_flags(load_target("stm32h743").cpu)
     assert {"-mcpu=cortex-m4", "-mfpu=fpv4-sp-d16"} <= set(cpu_flags(load_target("stm32f407").cpu))
+    l552 = load_target("stm32l552").cpu
+    assert {"-mcpu=cortex-m33", "-mfpu=fpv5-sp-d16", "-mfloat-abi=hard"} <= set(cpu_flags(l552))
+    assert "-mcpu=cortex-m33+nodsp" in cpu_flags(replace(l552, features=frozenset({"fpv5-sp"})))
+    for name, core in (("stm32f207", "cortex-m3"), ("stm32g0b1", "cortex-m0plus")):
+        assert {f"-mcpu={core}", "-mfpu=none", "-mfloat-abi=soft"} <= set(cpu_flags(load_target(name).cpu))
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,11 @@ import numpy as np
 from edgec.errors import UsageError
 from edgec.operators import Case, get_operator
 from edgec.operators.elementwise import add_params
+from edgec.operators.int16 import add_params as add_params16
+from edgec.operators.int16 import requantize_params
 from edgec.operators.integer import Int8, Int32, multipliers, product
 from edgec.operators.layer_norm import constants as norm_constants
+from edgec.operators.layer_norm16 import constants as norm_constants16
 from edgec.operators.record import Array
 from edgec.operators.softmax import exponentials
 from edgec.target_fields import nearest
@@ -228,6 +231,40 @@ def _ring_write(streams: int, rows: int, channels: int) -> Callable[[], Case]:
     return lambda: Case((activation((streams, rows, channels)), activation((streams, channels), 1), cursor))
 
 
+def _wide(shape: tuple[int, ...], pool: int = 0) -> Array:
+    """Values over the whole range of int16."""
+    return POOLS[pool].view(np.int16)[: product(shape)].reshape(shape)
+
+
+def _add16(rows: int, width: int, b: int) -> Callable[[], Case]:
+    params = add_params16((0.05 / 256, 0), (0.04 / 256, 0) if b == 16 else (0.04, -7), (0.06 / 256, 0))
+    right = _wide((rows, width), 1) if b == 16 else activation((rows, width), 1)
+    return lambda: Case((_wide((rows, width)), right, params), {"a": 16, "b": b, "y": 16})
+
+
+def _requantize16(n: int, x: int, y: int) -> Callable[[], Case]:
+    scales = {8: (0.05, -3), 16: (0.04 / 256, 0)}
+    return lambda: Case(
+        (_wide((n,)) if x == 16 else activation((n,)), requantize_params(scales[x], scales[y], y)), {"x": x, "y": y}
+    )
+
+
+def _norm16(rows: int, width: int) -> Callable[[], Case]:
+    rng = np.random.default_rng(width)
+    constants = norm_constants16(rng.normal(1, 0.3, width), rng.normal(0, 0.5, width), 1e-5, 1e-4, (0.03, 4))
+    return lambda: Case((_wide((rows, width)), *constants))
+
+
+def _wide_copy(shape: tuple[int, ...], order: tuple[int, ...]) -> Callable[[], Case]:
+    attrs = _transpose(shape, order)().attrs
+    return lambda: Case((_wide((product(shape),)),), attrs)
+
+
+def _mean16(outer: int, terms: int, inner: int) -> Callable[[], Case]:
+    params = np.array([0, *_ratio(0.9 / terms / 256), 1], np.int32)
+    return lambda: Case((_wide((outer, terms, inner)), params), {"wide": 0})
+
+
 _CMSIS_LINEAR = "CMSIS-NN 1.67 to 2.25"
 CASES: tuple[BenchCase, ...] = (
     BenchCase("linear_s8", "48x192x192", _linear(48, 192, 192), 0.90, _CMSIS_LINEAR),
@@ -283,4 +320,14 @@ CASES: tuple[BenchCase, ...] = (
     BenchCase("causal_conv1d_s8", "ring 3x32 to 32", _causal((1, 3, 32), 32, 3)),
     BenchCase("causal_depthwise_s8", "ring 4x64", _causal((1, 4, 64), 0, 4)),
     BenchCase("ring_write_s8", "ring 3x32, apart", _ring_write(1, 3, 32)),
+    BenchCase("add_s16", "64x96 and int8", _add16(64, 96, 8)),
+    BenchCase("add_s16", "64x96", _add16(64, 96, 16)),
+    BenchCase("requantize_s16", "6144, int16 to int8", _requantize16(6144, 16, 8)),
+    BenchCase("requantize_s16", "6144, int8 to int16", _requantize16(6144, 8, 16)),
+    BenchCase("layer_norm_s16", "48x192", _norm16(48, 192)),
+    BenchCase("layer_norm_s16", "64x96", _norm16(64, 96)),
+    BenchCase("mean_s16", "1x64x96", _mean16(1, 64, 96)),
+    BenchCase("strided_copy_s16", "64x96 transposed", _wide_copy((64, 96), (1, 0))),
+    BenchCase("strided_copy_s16", "64x3x32 to 3x64x32", _wide_copy((64, 3, 32), (1, 0, 2))),
+    BenchCase("concat_s16", "64x48 and 64x48", lambda: Case((_wide((64, 48)), _wide((64, 48), 1)))),
 )

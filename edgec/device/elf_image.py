@@ -149,12 +149,16 @@ class ElfImage:
                 yield transfer
 
     def calls(self, function: Function) -> list[Transfer]:
-        """The transfers that enter another function (BL, or a branch out of this one), in address order."""
-        inside = range(function.address, function.end)
+        """The transfers that enter another function (BL, or a branch out of this one), in address order.
+
+        Where a plain branch does not reach far (Armv6-M), compilers take BL for a jump inside a function.
+        """
+        inside = range(function.address + 1, function.end)
         return [
             t
             for t in self.transfers(function)
-            if t.kind in ("call", "indirect call") or (t.target is not None and t.target not in inside)
+            if t.kind == "indirect call"
+            or (t.target is not None and t.target not in inside and (t.kind == "call" or t.target != function.address))
         ]
 
     @cached_property

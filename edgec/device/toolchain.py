@@ -52,6 +52,11 @@ _FIRMWARE = (
 )  # fmt: skip
 # -fno-jump-tables: a table of code addresses is an indirect jump, which the static stack bound cannot follow.
 _HOST = ("-O3", "-fPIC")
+# No call is doubled, nor are two made one, nor is one left to be the caller's.
+_SMALL = (
+    "-O1", "-fno-unroll-loops", "-fno-optimize-sibling-calls", "-mllvm", "-enable-tail-merge=false",
+    "-mllvm", "-sink-common-insts=false",
+)  # fmt: skip
 # Freestanding, or clang would turn memcpy's own loop into a call of memcpy; models and kernels keep the
 # builtins.
 _GROUP_FLAGS = {"runtime": ("-ffreestanding",), "bench": ("-ffreestanding",)}
@@ -233,7 +238,7 @@ def _compile(source: Source, includes: Sequence[Path], flags: Sequence[str], hea
     flags = [
         *flags,
         *_GROUP_FLAGS.get(source.group, ()),
-        *(("-O1", "-fno-unroll-loops") if source.small else ()),
+        *(_SMALL if source.small else ()),
         *(_WARNINGS if source.warnings else ("-w",)),
     ]
     try:

@@ -40,8 +40,9 @@ _GROUP = 4
 _BLOCK_ROWS = 4
 MOST_PANEL_ROWS = 16
 MOST_PANEL_BYTES = 4096
-_BLOCKS = tuple(f"linear/linear_s8_dsp_{name}.S" for name in ("pack4", "rows4", "rows2", "row1"))
-_SOURCES = ("linear/linear_s8_dsp_layer.c", "linear/pack_panel_s8.c", *_BLOCKS)
+_BLOCKS = tuple(f"linear/linear_s8_dsp_{name}.S" for name in ("pack4", "rows4", "rows2"))
+_ROW = ("linear/linear_s8_dsp_row.c", "linear/linear_s8_dsp_row1.S", "linear/linear_s8_dsp_blocks.c")
+_SOURCES = ("linear/linear_s8_dsp_layer.c", "linear/pack_panel_s8.c", *_BLOCKS, *_ROW)
 
 
 def lane_overflows(w: Int8) -> list[int]:
@@ -216,6 +217,57 @@ class LinearAddS8Dsp(_Dense):
         scaled = scaled_sum(call.constants["params"][1:])
         assert scaled is not None
         return (*super().pack(call), Packed("sum", scaled, f"multipliers and offset with {SUM_POINT} binary digits"))
+
+
+class _DenseRow(_Dense):
+    """One row: less code, stack and time than the kernels of any number take."""
+
+    def accepts(self, call: Call) -> str | None:
+        """What the other kernels accept, of one row that is not packed and more than one output."""
+        m, n = call.types["x"].shape[0], call.types["w"].shape[0]
+        if m != 1 or n == 1:
+            return f"{m} rows, {n} outputs"
+        return "a row that is packed already" if call.packed else super().accepts(call)
+
+    def shared(self, call: Call) -> Prepared | None:
+        """Nothing: nobody cuts up one row."""
+        return None
+
+    def scratch_bytes(self, call: Call) -> int:
+        """The row in 16 bits."""
+        return 2 * _padded(call.types["x"].shape[1])
+
+    def arguments(self, call: Call) -> tuple[str | int, ...]:
+        """In the order of the prototype."""
+        n, k = call.types["w"].shape
+        return (*self.arrays, "y", k, n, int(call.constants["params"][0]), "scratch")
+
+
+@hand_kernel
+class LinearRowS8Dsp(_DenseRow, LinearS8Dsp):
+    """linear_s8 of one row."""
+
+    name = "linear_row_s8_dsp"
+    function = "edgec_linear_row_s8_dsp"
+    sources = ("linear/linear_row_s8_dsp.c", *_ROW)
+
+
+@hand_kernel
+class LinearTableRowS8Dsp(_DenseRow, LinearTableS8Dsp):
+    """linear_table_s8 of one row."""
+
+    name = "linear_table_row_s8_dsp"
+    function = "edgec_linear_table_row_s8_dsp"
+    sources = ("linear/linear_table_row_s8_dsp.c", *_ROW)
+
+
+@hand_kernel
+class LinearAddRowS8Dsp(_DenseRow, LinearAddS8Dsp):
+    """linear_add_s8 of one row."""
+
+    name = "linear_add_row_s8_dsp"
+    function = "edgec_linear_add_row_s8_dsp"
+    sources = ("linear/linear_add_row_s8_dsp.c", *_ROW)
 
 
 def _padded(k: int) -> int:

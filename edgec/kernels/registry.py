@@ -30,6 +30,7 @@ FAMILIES = (
     "movement",
     "reduce",
     "ring",
+    "int16",
 )
 
 

@@ -115,7 +115,8 @@ def share_packing(
 ) -> tuple[Call, Implementation]:
     """The step that does the `shared_packing` of a call, on a block of rows perhaps, whose kernel has one."""
     prepared, kernel = shared_packing(program, call, implementation, machine), kernel_named(implementation.kernel)
-    assert prepared is not None and kernel is not None
+    assert prepared is not None
+    assert kernel is not None
     return _prepare(program, call, kernel, prepared)
 
 

@@ -102,7 +102,8 @@ def imagenet(patch: int, dim: int, heads: int, depth: int, seed: int = 0) -> MCU
     """A network of the paper's ImageNet search space, freshly initialised: for images of 240x240x3, 1000 classes.
 
     Heads are 64 wide, whatever the width of a token, and the hidden layer is 4 * dim. The layers are dense: what the
-    low-rank factors of the released models multiply to.
+    low-rank factors of the released models multiply to. Weights are normal, as trained ones nearly are (uniform ones
+    have larger sums, by which kernels are chosen).
 
     Args:
         patch: side of a patch in pixels.
@@ -114,6 +115,9 @@ def imagenet(patch: int, dim: int, heads: int, depth: int, seed: int = 0) -> MCU
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = MCUFormer((3, 240, 240), patch, dim, depth, heads, 4 * dim, None, 1000, head=64)
+        for layer in net.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                nn.init.normal_(layer.weight, std=0.02)
         return net.eval()
 
 

@@ -92,6 +92,9 @@ class ConvTranspose2dS8:
         (H, W, C), (N, KH, KW, Cg) = types[0].shape, types[1].shape
         OH, OW, G, Ng, K = out.shape[0], out.shape[1], group, N // group, KH * KW * Cg
         sh, sw, dh, dw, top, left = *map(int, strides), *map(int, dilations), int(pads[0]), int(pads[1])
+        # Where no tap reaches any pixel, compilers rightly say that the conditions below cannot hold.
+        reached = _reached(H, KH, OH, sh, dh, top) and _reached(W, KW, OW, sw, dw, left)
+        rows = KH if reached else 0
 
         @T.prim_func(private=True, s_tir=True)
         def conv_transpose2d_s8(
@@ -112,7 +115,7 @@ class ConvTranspose2dS8:
                 for ow in range(OW):
                     for g in range(G):
                         count[0] = T.int32(0)
-                        for kh in range(KH):
+                        for kh in range(rows):
                             if (
                                 oh + top - kh * dh >= 0
                                 and oh + top - kh * dh < H * sh
@@ -214,3 +217,9 @@ class ConvTranspose2dS8:
             x = rng.integers(-128, 128, (*(int(v) for v in rng.integers(1, 6, 2)), group * cg)).astype(np.int8)
             vectors, wide = channel_constants(rng, group * ng)
             yield Case((x, drawn_weights(rng, (group * ng, kh, kw, cg)), *vectors), {**attrs, "wide": wide})
+
+
+def _reached(size: int, taps: int, results: int, stride: int, dilation: int, before: int) -> bool:
+    """Whether, along one axis, any tap of any element lands on a result."""
+    ends = np.add.outer(np.arange(size) * stride, np.arange(taps) * dilation) - before
+    return bool(((ends >= 0) & (ends < results)).any())

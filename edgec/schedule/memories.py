@@ -47,13 +47,13 @@ def place_in_memories(
     """
     state = state_layout(program)
     weights = _place_weights(implementations, target)
-    problem = problem_of(program, implementations, *_spaces(target, state))
+    problem = problem_of(program, implementations, *memory_spaces(target, state))
     result = plan_loosely(problem) if search else plan(problem, search=False)
     check_plan(result)
     return result, state, weights
 
 
-def _spaces(target: Target, state: StateLayout) -> tuple[list[Space], str]:
+def memory_spaces(target: Target, state: StateLayout) -> tuple[list[Space], str]:
     """RAM spans with what the arena may take of them: largest first, so that one space holds all if any can."""
     spans = target.ram_spans()
     if not spans:

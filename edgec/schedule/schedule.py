@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from edgec.kernels.registry import Machine
 from edgec.kernels.select import (
     Choice,
     Implementation,
@@ -86,17 +85,9 @@ def schedule_program(program: Program, target: Target, choice: Choice, wishes: W
     if not target.ram_spans() or program.states or not program.calls:
         plain = replace(program, calls=list(program.calls), tensors=dict(program.tensors))
         return Scheduled(plain, select_kernels(plain, features, choice, machine_of(target)))
-    forms = [_Form.of(form, target, choice) for form in (program, split_heads(program))]
+    forms = [Form.of(form, target, choice) for form in (program, split_heads(program))]
     tiling, found = _tile(forms, target, wishes)
-    form = found[tiling]
-
-    def implement(part: Program, call: Call, panel: int, packed: Mapping[str, str]) -> tuple[Call, Implementation]:
-        return select_kernel(part, call, features, choice, machine_of(target), panel, packed)
-
-    def pack(part: Program, call: Call, implementation: Implementation) -> tuple[Call, Implementation]:
-        return share_packing(part, call, implementation, machine_of(target))
-
-    new, implementations = apply(tiling, form.program, form.implementations, implement, pack)
+    new, implementations = found[tiling].tiled(tiling, target, choice)
     return Scheduled(
         new,
         implementations,
@@ -106,23 +97,28 @@ def schedule_program(program: Program, target: Target, choice: Choice, wishes: W
     )
 
 
-def _tile(forms: Sequence[_Form], target: Target, wishes: Wishes) -> tuple[Tiling, dict[Tiling, _Form]]:
+def _tile(forms: Sequence[Form], target: Target, wishes: Wishes) -> tuple[Tiling, dict[Tiling, Form]]:
     """The tiling that serves the wishes best, and all that were found with what they are tilings of."""
-    machine = machine_of(target) if forms[0].inside(target) else _external(target)
-    cost = machine.flash_wait_states / _LINE
-    found: dict[Tiling, _Form] = {}
+    cost, reads = flash_terms(target, forms[0].weights)
+    found: dict[Tiling, Form] = {}
     for form in forms:
-        graph = _allowed(form.graph, wishes.levers)
+        graph = allowed(form.graph, wishes.levers)
         if wishes.feed == "rows":
             graph = by_rows(form.program, graph)
         tilings = frontier(graph, cost) if "tile" in wishes.levers else [untiled(graph, "order" in wishes.levers)]
         found |= dict.fromkeys(tilings if wishes.feed == "whole" else by_strips(form.program, tilings), form)
-    reads = _FLASH_READS[not forms[0].inside(target)] * forms[0].weights
     return choose(list(found), wishes.goal, cost, reads, wishes.arena), found
 
 
+def flash_terms(target: Target, weights: int) -> tuple[float, int]:
+    """What reading a byte of `weights` bytes is worth in instructions, and how many a balanced schedule may read."""
+    inside = weights <= target.internal_flash().size
+    states = machine_of(target).flash_wait_states if inside else max(r.wait_states for r in target.flash_regions())
+    return states / _LINE, _FLASH_READS[not inside] * weights
+
+
 @dataclass(frozen=True)
-class _Form:
+class Form:
     """One way to write a program, with kernels and what tiling sees of it."""
 
     program: Program
@@ -131,32 +127,37 @@ class _Form:
     weights: int
 
     @staticmethod
-    def of(program: Program, target: Target, choice: Choice) -> _Form:
+    def of(program: Program, target: Target, choice: Choice) -> Form:
+        """The form with the kernels that `target` runs."""
         selected = replace(program, calls=list(program.calls), tensors=dict(program.tensors))
         implementations = select_kernels(selected, target.cpu.features, choice, machine_of(target))
         graph = row_graph(selected, implementations, machine_of(target))
         weights = sum(p.values.nbytes for i in implementations for p in i.constants.values())
-        return _Form(selected, implementations, graph, weights)
+        return Form(selected, implementations, graph, weights)
 
-    def inside(self, target: Target) -> bool:
-        """Whether its weights fit the internal flash."""
-        return self.weights <= target.internal_flash().size
+    def tiled(self, tiling: Tiling, target: Target, choice: Choice) -> tuple[Program, list[Implementation]]:
+        """The scheduled program and the kernel of every call."""
+        features, machine = target.cpu.features, machine_of(target)
+
+        def implement(part: Program, call: Call, panel: int, packed: Mapping[str, str]) -> tuple[Call, Implementation]:
+            return select_kernel(part, call, features, choice, machine, panel, packed)
+
+        def pack(part: Program, call: Call, implementation: Implementation) -> tuple[Call, Implementation]:
+            return share_packing(part, call, implementation, machine)
+
+        return apply(tiling, self.program, self.implementations, implement, pack)
 
 
-def _external(target: Target) -> Machine:
-    slowest = max(region.wait_states for region in target.flash_regions())
-    return replace(machine_of(target), flash_wait_states=slowest)
-
-
-def _allowed(graph: RowGraph, levers: Sequence[Lever]) -> RowGraph:
+def allowed(graph: RowGraph, levers: Sequence[Lever]) -> RowGraph:
+    """The graph without what the levers do not allow."""
     if "overlap" in levers:
         return graph
     return replace(graph, works=tuple(replace(w, over=()) for w in graph.works))
 
 
-def _savings(forms: Sequence[_Form], target: Target, wishes: Wishes, chosen: Tiling) -> tuple[tuple[str, int], ...]:
+def _savings(forms: Sequence[Form], target: Target, wishes: Wishes, chosen: Tiling) -> tuple[tuple[str, int], ...]:
     graph = forms[0].graph
-    apart = _allowed(graph, ())
+    apart = allowed(graph, ())
     saved = (
         ("none", untiled(apart, ordered=False).peak),
         ("order", untiled(apart, ordered=True).peak),

@@ -272,7 +272,8 @@ class Schedule:
 def schedule(graph: RowGraph, kept: Iterable[str], flash_cost: float, budget: int = 0) -> Schedule:
     """The best order found for the stages of `kept`.
 
-    Neighbours that share operators, or what these pack, become one stage where the peak stays the order's best, or within `budget`.
+    Neighbours that share operators, or what these pack, become one stage where the peak stays the order's best, or
+    within `budget`.
     """
     stages = stages_of(graph, kept)
     result = best_order(order_graph(graph, stages))

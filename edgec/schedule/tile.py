@@ -55,11 +55,20 @@ def frontier(graph: RowGraph, flash_cost: float = 0.0) -> list[Tiling]:
         flash_cost: estimated instructions that reading a byte of weights from flash is worth.
     """
     parts = segments(graph)
-    found = [_search(_key(part), flash_cost) for part in parts]
+    found = combined([searched(part, flash_cost) for part in parts], flash_cost)
+    return [tiling_of(parts, chosen) for chosen in found]
+
+
+def searched(segment: RowGraph, flash_cost: float) -> tuple[Schedule, ...]:
+    """The schedules of a segment worth having, whatever the names in it."""
+    return _search(_key(segment), flash_cost)
+
+
+def combined(found: Sequence[tuple[Schedule, ...]], flash_cost: float) -> list[Chosen]:
+    """For one peak after the other the cheapest schedule of every segment, of those that were found for it."""
     least = max(min(s.peak for s in options) for options in found)
     peaks = _steps(sorted({s.peak for options in found for s in options if s.peak >= least}))
-    chosen = dict.fromkeys(tuple(_cheapest(options, peak, flash_cost) for options in found) for peak in peaks)
-    return [_tiling(parts, c) for c in chosen]
+    return list(dict.fromkeys(tuple(_cheapest(options, peak, flash_cost) for options in found) for peak in peaks))
 
 
 def untiled(graph: RowGraph, ordered: bool) -> Tiling:
@@ -101,17 +110,14 @@ def choose(
     return next((t for t in smallest if t.flash_bytes <= most[0] and t.instructions <= most[1]), fastest)
 
 
-def _tiling(parts: Sequence[RowGraph], chosen: Sequence[tuple[Schedule, _Grown]]) -> Tiling:
+def tiling_of(parts: Sequence[RowGraph], chosen: Chosen) -> Tiling:
     """The schedules of segments, one after the other."""
-    stages = tuple(_named(part, stage) for part, (s, _) in zip(parts, chosen, strict=True) for stage in s.stages)
-    blocks = tuple(b for _, grown in chosen for b in grown.blocks)
-    pairs = list(zip(stages, blocks, strict=True))
     return Tiling(
-        stages,
-        blocks,
+        tuple(_named(part, stage) for part, (s, _) in zip(parts, chosen, strict=True) for stage in s.stages),
+        tuple(b for _, grown in chosen for b in grown.blocks),
         max(grown.peak for _, grown in chosen),
-        sum(stage.instructions(b) for stage, b in pairs),
-        sum(stage.flash_bytes(b) for stage, b in pairs),
+        sum(grown.instructions for _, grown in chosen),
+        sum(grown.flash_bytes for _, grown in chosen),
     )
 
 
@@ -124,21 +130,29 @@ def _steps(peaks: Sequence[int]) -> list[int]:
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _cheapest(options: tuple[Schedule, ...], peak: int, flash_cost: float) -> tuple[Schedule, _Grown]:
+def _cheapest(options: tuple[Schedule, ...], peak: int, flash_cost: float) -> tuple[Schedule, Grown]:
     """The schedule of a segment that is cheapest within `peak`, with its blocks."""
     fitting = [s for s in options if s.peak <= peak] or [min(options, key=lambda s: s.peak)]
     return min(((s, _grow(s, peak, flash_cost)) for s in fitting), key=lambda c: (c[1].cost, c[0].peak))
 
 
 @dataclass(frozen=True)
-class _Grown:
+class Grown:
+    """Blocks of the stages of a schedule, and what it takes with them."""
+
     blocks: tuple[Blocking, ...]
     cost: float
     peak: int
+    instructions: int
+    flash_bytes: int
+
+
+Chosen = tuple[tuple[Schedule, Grown], ...]
+"""A schedule with its blocks for each segment."""
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _grow(plan: Schedule, peak: int, flash_cost: float) -> _Grown:
+def _grow(plan: Schedule, peak: int, flash_cost: float) -> Grown:
     """Blocks that make each stage of `plan` cheapest within `peak`."""
     blocks, cost, reached = [], 0.0, 0
     for stage, beside in zip(plan.stages, plan.beside, strict=True):
@@ -148,7 +162,9 @@ def _grow(plan: Schedule, peak: int, flash_cost: float) -> _Grown:
         )
         cost, reached = cost + best[0], max(reached, beside + best[1])
         blocks.append(best[2])
-    return _Grown(tuple(blocks), cost, reached)
+    pairs = list(zip(plan.stages, blocks, strict=True))
+    instructions, flash_bytes = sum(s.instructions(b) for s, b in pairs), sum(s.flash_bytes(b) for s, b in pairs)
+    return Grown(tuple(blocks), cost, reached, instructions, flash_bytes)
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -181,14 +197,14 @@ def segments(graph: RowGraph) -> list[RowGraph]:
     last = {v: i for i, w in enumerate(graph.works) for v in (*w.rows, *w.whole)}
     by_rows = [v for w in graph.works for v in w.rows]
     whole = {v for w in graph.works for v in w.whole}
-    made = graph.makers
+    made, fed = graph.makers, graph.fed  # what is fed may never exist whole: no cut there
     parts: list[RowGraph] = []
     begin = 0
     alive = {v for v in graph.sizes if v not in made and v in last}
     for i, work in enumerate(graph.works):
         alive = {v for v in alive | {work.writes} if last.get(v, -1) > i}
         long, longest = i - begin >= _LONG, i - begin >= _LONGEST
-        well = (len(alive) <= 1 or long) and all(v in whole or by_rows.count(v) > 1 for v in alive)
+        well = (len(alive) <= 1 or long) and all(v not in fed and (v in whole or by_rows.count(v) > 1) for v in alive)
         if well or i == len(graph.works) - 1 or (len(alive) <= 1 and longest):
             parts.append(_part(graph, begin, i + 1, alive))
             begin = i + 1

@@ -34,6 +34,16 @@ static inline uint32_t edgec_smlad(uint32_t a, uint32_t b, uint32_t acc)
 #endif
 }
 
+/* SMLALD: the same in 64 bits. */
+static inline int64_t edgec_smlald(uint32_t a, uint32_t b, int64_t acc)
+{
+#if EDGEC_HAS_DSP
+    return __smlald((int16x2_t)a, (int16x2_t)b, acc);
+#else
+    return acc + (int64_t)edgec_lane0(a) * edgec_lane0(b) + (int64_t)edgec_lane1(a) * edgec_lane1(b);
+#endif
+}
+
 /* SMLABB: acc + a0*b0, the lower lanes. */
 static inline int32_t edgec_smlabb(uint32_t a, uint32_t b, int32_t acc)
 {
@@ -157,6 +167,16 @@ static inline int8_t edgec_ssat8(int32_t value)
     return (int8_t)__ssat(value, 8);
 #else
     return (int8_t)(value > 127 ? 127 : value < -128 ? -128 : value);
+#endif
+}
+
+/* SSAT #16: saturated to int16. */
+static inline int16_t edgec_ssat16(int32_t value)
+{
+#if EDGEC_HAS_DSP
+    return (int16_t)__ssat(value, 16);
+#else
+    return (int16_t)(value > INT16_MAX ? INT16_MAX : value < INT16_MIN ? INT16_MIN : value);
 #endif
 }
 

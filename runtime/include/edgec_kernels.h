@@ -39,6 +39,16 @@ void edgec_linear_add_s8_dsp(const int8_t *x, const int8_t *residual, const uint
                              const int32_t *requantize, const int32_t *sum, int8_t *y, int32_t m, int32_t k, int32_t n,
                              int32_t zero_point, int32_t panel_rows, uint32_t *scratch);
 
+/* The same for one row, with less code and stack. */
+void edgec_linear_row_s8_dsp(const int8_t *x, const uint32_t *w_packed, const int32_t *requantize, int8_t *y, int32_t k,
+                             int32_t n, int32_t zero_point, uint32_t *scratch);
+void edgec_linear_table_row_s8_dsp(const int8_t *x, const uint32_t *w_packed, const int32_t *requantize,
+                                   const int8_t *table, int8_t *y, int32_t k, int32_t n, int32_t zero_point,
+                                   uint32_t *scratch);
+void edgec_linear_add_row_s8_dsp(const int8_t *x, const int8_t *residual, const uint32_t *w_packed,
+                                 const int32_t *requantize, const int32_t *sum, int8_t *y, int32_t k, int32_t n,
+                                 int32_t zero_point, uint32_t *scratch);
+
 /* linear_s8 with one output, n = 1.
  *
  * w_packed     uint32 [2*ceil(k/4)]: 16-bit lanes of k = 4g and 4g + 2, then of 4g + 1 and 4g + 3
@@ -252,6 +262,24 @@ void edgec_embedding_s8_dsp(const int32_t *index, const uint32_t *table, int8_t 
 /* mean_s8 of x [outer][terms][inner]. constants: -terms * zero point of x, mult, shift, zero point, whether wide. */
 void edgec_mean_s8_dsp(const int8_t *x, const int32_t *constants, int8_t *y, int32_t outer, int32_t terms,
                        int32_t inner);
+
+/* int16 activations; pointers of any alignment.
+ *
+ * add_s16: as edgec_add_s8_dsp with steps in bytes; `bytes` is those of an element of a, of b << 2, of y << 4.
+ *   constants: multipliers of a and b (30 bits), what a and b are multiplied by and what is added before that, an addend
+ *   for the upper word of the sum of products, its shift, smallest and largest y
+ * requantize_s16: constants are the same for one operand
+ * layer_norm_s16: affine int32 [width][2] gain, offset; constants epsilon (31 bits in each of two words), point, shift.
+ *   A row is summed whole before a byte of it is written
+ * mean_s16: as edgec_mean_s8_dsp */
+void edgec_add_s16_dsp(const void *a, const void *b, const int32_t *constants, void *y, int32_t rows, int32_t width,
+                       int32_t b_row_step, int32_t b_step, int32_t bytes);
+void edgec_requantize_s16_dsp(const void *x, const int32_t *constants, void *y, int32_t n, int32_t x_bytes,
+                              int32_t y_bytes);
+void edgec_layer_norm_s16_dsp(const int16_t *x, const int32_t *affine, const int32_t *constants, int8_t *y,
+                              int32_t rows, int32_t width);
+void edgec_mean_s16_dsp(const int16_t *x, const int32_t *constants, int8_t *y, int32_t outer, int32_t terms,
+                        int32_t inner);
 
 #ifdef __cplusplus
 }

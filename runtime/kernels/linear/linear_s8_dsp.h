@@ -17,6 +17,12 @@
 #define EDGEC_SMALL __attribute__((noinline, cold))
 #endif
 
+#if defined(__clang__)
+#define EDGEC_KEEP_LOOP _Pragma("clang loop unroll(disable)") /* unrolled further, it would only cost flash */
+#else
+#define EDGEC_KEEP_LOOP
+#endif
+
 #define EDGEC_LINEAR_ADD_SHIFT 18 /* binary point of the multipliers of a sum */
 
 /* Columns of a layer and what becomes of their sums. The assembly knows these offsets. */
@@ -56,6 +62,12 @@ static inline edgec_linear_columns edgec_linear_all_columns(const uint32_t *w, c
 void edgec_linear_s8_dsp_layer(edgec_linear_columns *columns, const int8_t *x, int32_t k, int8_t *y, int32_t m,
                                int32_t panel_rows, uint32_t *scratch);
 
+/* A row alone, packed; `columns` as above, and of no use afterwards. */
+void edgec_linear_s8_dsp_row(edgec_linear_columns *columns, const uint32_t *panel, int8_t *y);
+
+/* Widens a row of x to uint32 [ceil(k/4)][2]; zeros fill the last group. */
+void edgec_linear_s8_dsp_pack1(const int8_t *x, int32_t k, uint32_t *panel);
+
 /* Widens four rows of x, k bytes apart, `groups` words of each, to 16-bit lanes: uint32 [groups][2][4]. */
 void edgec_linear_s8_dsp_pack4(const int8_t *x, int32_t k, int32_t groups, uint32_t *panel);
 
@@ -66,5 +78,22 @@ void edgec_linear_s8_dsp_rows2(const uint32_t *panel, int8_t *y, const edgec_lin
 /* One row, two pairs (four outputs) at a time; the second pair lies second_pair bytes after the first. */
 void edgec_linear_s8_dsp_row1(const uint32_t *panel, int8_t *y, const edgec_linear_columns *columns,
                               int32_t second_pair);
+
+/* The block kernels in C: two outputs of one row, whose panel words lie `stride` apart, and one column pair. */
+void edgec_linear_pair_product(const edgec_linear_columns *c, const uint32_t *panel, int32_t stride, const uint32_t *w,
+                               const int32_t *record, int8_t *y);
+
+/* One to three bytes that are left of a row, the others 0; byte by byte, for x may end where the memory ends. */
+static inline uint32_t edgec_linear_last_word(const int8_t *x, int32_t count)
+{
+    uint32_t word = (uint8_t)x[0];
+    if (count > 1) {
+        word |= (uint32_t)(uint8_t)x[1] << 8;
+    }
+    if (count > 2) {
+        word |= (uint32_t)(uint8_t)x[2] << 16;
+    }
+    return word;
+}
 
 #endif

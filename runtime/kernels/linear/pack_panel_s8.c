@@ -17,10 +17,7 @@ static void pack_row(const int8_t *x, int32_t k, uint32_t *panel, int32_t stride
         x += 4;
     }
     if ((k & 3) != 0) {
-        uint32_t word = 0;
-        for (int32_t i = 0; i < (k & 3); i++) { /* byte by byte: x may end where the memory ends */
-            word |= (uint32_t)(uint8_t)x[i] << (8 * i);
-        }
+        const uint32_t word = edgec_linear_last_word(x, k & 3);
         panel[0] = edgec_sxtb16(word);
         panel[stride] = edgec_sxtb16_ror8(word);
     }
@@ -35,28 +32,27 @@ void edgec_linear_s8_dsp_pack4(const int8_t *x, int32_t k, int32_t groups, uint3
 }
 #endif
 
-/* `rows` rows beside one another, group by group. */
-EDGEC_SMALL
-static void pack_block(const int8_t *x, int32_t k, int32_t rows, uint32_t *panel)
-{
-    int32_t whole = 0; /* of four rows at once */
-    if (rows == 4 && k >= 4) {
-        whole = k & ~3;
-        edgec_linear_s8_dsp_pack4(x, k, whole >> 2, panel);
-    }
-    for (int32_t i = 0; whole != k && i < rows; i++) {
-        pack_row(x + i * k + whole, k - whole, panel + ((rows * whole) >> 1) + i, rows);
-    }
-}
-
 void edgec_pack_panel_s8(const int8_t *x, int32_t m, int32_t k, void *packed)
 {
+    const int32_t whole = k & ~3;
     uint32_t *panel = packed;
-    while (m > 0) {
-        const int32_t rows = m >= 4 ? 4 : m >= 2 ? 2 : 1;
-        pack_block(x, k, rows, panel);
-        x += rows * k;
-        panel += 2 * rows * ((k + 3) >> 2);
-        m -= rows;
+    for (; m >= 4; m -= 4) {
+        if (whole != 0) {
+            edgec_linear_s8_dsp_pack4(x, k, whole >> 2, panel);
+        }
+        for (int32_t i = 0; whole != k && i < 4; i++) {
+            pack_row(x + i * k + whole, k - whole, panel + 2 * whole + i, 4);
+        }
+        x += 4 * k;
+        panel += 8 * ((k + 3) >> 2);
+    }
+    if (m >= 2) {
+        pack_row(x, k, panel, 2);
+        pack_row(x + k, k, panel + 1, 2);
+        x += 2 * k;
+        panel += 4 * ((k + 3) >> 2);
+    }
+    if ((m & 1) != 0) {
+        edgec_linear_s8_dsp_pack1(x, k, panel);
     }
 }
