@@ -3,10 +3,11 @@
 
 The bounds hold for every order of the steps, every tiling and every placement:
 
-- RAM: inputs lie in the arena when a run begins, outputs when it ends; state lives beside them all the time. In between
-  a product's operands and result exist together: whole in float32; in int8, where steps may run row by row, for the
-  smallest row, beside one whole matrix of what is not constant on its right. Data movement and elementwise steps may
-  be fused away or work in place, so that a value counts with its smallest form along such a chain.
+- RAM: inputs lie in the arena when a run begins (but for one that is fed by rows), outputs when it ends; state lies
+  beside them all the time. In between a product's operands and result exist together: whole in float32; in int8, where
+  steps may run row by row, for the smallest row, beside one whole matrix of what is not constant on its right. Data
+  movement and elementwise steps may be fused away or work in place, so that a value counts with its smallest form
+  along such a chain.
 - Flash: weights as they are stored; in int8 an output channel also has a bias (4 B) and a multiplier (4 B), and so has
   one of a sum of layers, which may be computed as one layer. Shifts, code and tables come on top.
 """
@@ -34,6 +35,8 @@ from edgec.target import Target
 
 Verdict = Literal["fits", "may fit", "cannot fit"]
 
+INPUTS = "the inputs"
+"""Where the bound of RAM is reached when it is the inputs', all of them whole."""
 _PRODUCTS = frozenset(("Gemm", "MatMul", "Conv", "ConvTranspose"))
 _WEIGHTED = {"Gemm": 0, "Conv": 0, "ConvTranspose": 1}
 """Layers with a weight constant, and the axis of it that counts output channels."""
@@ -178,7 +181,7 @@ class _Ledger:
     def ram_bound(self) -> tuple[int, str]:
         """The largest sum of bytes that certainly exist together, state included, and where."""
         ports = [
-            ("the inputs", sum(self.bytes(i.name) for i in self.model.inputs)),
+            (INPUTS, sum(self.bytes(i.name) for i in self.model.inputs)),
             ("the outputs", sum(self._least(o.name)[1] for o in self.model.outputs)),
         ]
         steps = [(node.name or node.output[0], self._step(node)) for node in self.nodes if node.op_type in _PRODUCTS]

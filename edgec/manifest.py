@@ -103,6 +103,8 @@ def _buffers(built: Built) -> Iterator[dict[str, Any]]:
     }
     ports = {program.storage(p.tensor): "output" for p in program.outputs}
     ports |= {program.storage(p.tensor): "input" for p in program.inputs}
+    if program.feed is not None:
+        ports[program.storage(program.feed.strip)] = "input"
     later = _written_in_place(program)
     for buffer in built.plan.problem.buffers:
         place = built.plan.placements[buffer.name]

@@ -32,8 +32,8 @@ CORES: dict[str, tuple[str, ...]] = {
 }
 """Cores that edgec compiles for, each with the features that a target of that core may state."""
 PERIPHERAL_MODELS = (
-    "rcc-f4", "rcc-g0", "rcc-h7", "rcc-l5", "flash-f4", "flash-g0", "flash-h7", "flash-l5", "icache", "pwr-f4", "pwr-f7",
-    "pwr-h7", "pwr-l5", "gpio", "usart-v1", "usart-v2", "quadspi",
+    "rcc-f4", "rcc-g0", "rcc-h7", "rcc-l5", "flash-f4", "flash-g0", "flash-h7", "flash-l5", "icache",
+    "pwr-f4", "pwr-f7", "pwr-h7", "pwr-l5", "gpio", "usart-v1", "usart-v2", "quadspi",
 )  # fmt: skip
 """Register layouts that boot and the simulated board know; usart-v1 has SR and DR, usart-v2 ISR, RDR and
 TDR.

@@ -149,6 +149,10 @@ def test_only_boards_with_less_ram_than_is_certainly_needed_are_ruled_out(tmp_pa
             have = sum(s.size for s in load_target(name).ram_spans())
             assert verdict == "cannot fit" if have and have < 500 * width else verdict != "cannot fit"
         assert ("cannot fit" in verdicts.values()) == (width == 700)
+    told = edgec("check", paths[700], "--target", "stm32f407")
+    assert told.code == 4
+    assert "RAM over by" in told.out
+    assert "--feed rows" in told.out
     # The layer's result alone is more than this board has: 450,000 B.
     data = samples(tmp_path / "data.npz", 2, x=(1, 500, 64))
     done("compile", paths[64], "--target", "stm32f407", "--calibration", data, "--out", tmp_path / "out")

@@ -83,6 +83,18 @@ SINGLE_FACTS = {
     "floats: memory": ("vldr s0, [r9]; add r0, r1, r2; vldmia r9, {s2, s3, s4}; vsqrt.f32 s9, s10", 21),
 }  # fmt: skip
 
+# Cortex-M3 Technical Reference Manual (DDI 0337), table 3-1: as the M4 but for multiplication (here 4 of "3 to 5" and 6
+# of "4 to 7" for 64 bits); Cortex-M0+ Technical Reference Manual (DDI 0484), table 3-1, with the fast multiplier.
+SMALL_FACTS = {
+    "a product": ("muls r0, r1, r0", 1, 1),
+    "a sum of products": ("mla r3, r4, r5, r6", 2, None),
+    "long products": ("smull r0, r1, r2, r3; umlal r4, r5, r6, r7", 4 + 6, None),
+    "arithmetic": ("adds r0, r1, r2; lsls r3, r4, #5; cmp r0, r1; uxtb r2, r3; mov r8, r1", 5, 5),
+    "loads": ("ldr r0, [r1]; ldrb r2, [r3, r4]; adds r5, r5, #1", 2 + 1 + 1, 2 + 2 + 1),
+    "a store": ("str r0, [r1, #4]; adds r2, r2, #1", 2, 3),
+    "several registers": ("ldm r1!, {r2, r3, r4}; push {r4, r5}", 4 + 3, 4 + 3),
+}
+
 
 @pytest.fixture(scope="module")
 def library() -> ctypes.CDLL:
@@ -95,8 +107,8 @@ def snippets(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], 
     folder = tmp_path_factory.mktemp("snippets")
     named = {
         (core, name): text
-        for core, facts in ((DUAL, DUAL_FACTS), (SINGLE, SINGLE_FACTS))
-        for name, (text, _) in facts.items()
+        for core, facts in ((DUAL, DUAL_FACTS), (SINGLE, SINGLE_FACTS), (Pipeline.M3, SMALL_FACTS))
+        for name, (text, *_) in facts.items()
     }
     lines = [".syntax unified", ".thumb", ".text"]
     for i, text in enumerate(named.values()):
@@ -134,6 +146,16 @@ def test_straight_code_takes_what_the_manual_of_the_cortex_m4_says(
     assert cycles(library, code, SINGLE) == expected
 
 
+@pytest.mark.parametrize("fact", SMALL_FACTS)
+def test_straight_code_takes_what_the_manuals_of_the_smaller_cores_say(
+    library: ctypes.CDLL, snippets: dict[tuple[int, str], tuple[bytes, bytes]], fact: str
+) -> None:
+    code = snippets[Pipeline.M3, fact][0]
+    _, on_m3, on_m0plus = SMALL_FACTS[fact]
+    assert cycles(library, code, Pipeline.M3) == on_m3
+    assert on_m0plus is None or cycles(library, code, Pipeline.M0PLUS) == on_m0plus
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from([n for n in SINGLE_FACTS if not n.startswith("floats: a result")]), max_size=12))
 def test_straight_code_on_a_cortex_m4_takes_the_sum_of_its_parts(
@@ -160,6 +182,7 @@ def test_branches(library: ctypes.CDLL) -> None:
     assert branch(SINGLE, direct, 100, 96, 0) == 1
     assert branch(SINGLE, direct, 100, 98, 1) == 2  # a wide instruction across two words
     assert branch(SINGLE, indirect, 100, 200, 0) == 2
+    assert branch(Pipeline.M0PLUS, direct, 100, 98, 1) == branch(Pipeline.M0PLUS, indirect, 100, 200, 0) == 1
     # Cortex-M7: a loop of many turns costs one wrong prediction at its end [j: 8 cycles].
     library.timing_forget_branches()
     assert sum(branch(DUAL, direct, 100, 40, 0) for _ in range(99)) == 0

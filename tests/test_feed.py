@@ -311,3 +311,25 @@ def test_the_command_line_runs_a_fed_program_as_any_other(patch_model: Path, tmp
     assert json.loads(done("profile", out, "--json").out)["instructions"] > 0
     done("verify", out, "--input", samples)
     assert load_artifact(out).manifest["inputs"][0]["feed"]["rows"] == 12
+
+
+def test_the_search_space_of_mcuformer_is_as_published() -> None:
+    """Heads are 64 wide whatever the token; an image of 240x240 becomes tokens of that width."""
+    import torch
+
+    from edgec.models.mcuformer import imagenet
+
+    state = torch.get_rng_state()
+    net = imagenet(20, 168, 3, 2)
+    assert torch.equal(torch.get_rng_state(), state)
+    shapes = {name: tuple(p.shape) for name, p in net.named_parameters() if name.endswith("weight")}
+    assert shapes["embedding.projection.weight"] == (168, 3, 20, 20)
+    assert shapes["blocks.1.attention.qkv.weight"] == (3 * 192, 168)
+    assert shapes["blocks.1.attention.projection.weight"] == (168, 192)
+    assert shapes["blocks.1.expand.weight"] == (672, 168)
+    assert shapes["blocks.1.contract.weight"] == (168, 672)
+    assert "blocks.2.expand.weight" not in shapes
+    with torch.no_grad():
+        a, b = (n(torch.full((1, 3, 240, 240), 0.5)) for n in (net, imagenet(20, 168, 3, 2)))
+    assert a.shape == (1, 1000)
+    assert torch.equal(a, b)

@@ -128,6 +128,11 @@ DEPTHWISE_SHAPES = [
     ((8, 2, 6), {"strides": (1, 2)}),
     ((6, 8, 4), {"pads": (0, 0, 0, 0)}),
     ((1, 9, 4), {"pads": (2, 1, 2, 1)}),
+    ((1, 2, 4), {"strides": (2, 2)}),
+    ((5, 4, 5), {"strides": (2, 2)}),
+    ((9, 3, 4), {"strides": (2, 2)}),
+    ((5, 9, 4), {"strides": (2, 2), "pads": (2, 2, 2, 2)}),
+    ((7, 6, 8), {"strides": (3, 2), "pads": (0, 0, 0, 0), "dilations": (2, 1)}),
 ]
 
 
@@ -146,7 +151,9 @@ def test_any_rows_of_the_output_alone(host: dict[str, Runner]) -> None:
     """A block of rows needs its number and its count, the whole image, and room for itself."""
     rng = np.random.default_rng(5)
     cases = [
-        (DEPTHWISE, depthwise(rng, shape, strides=s)) for shape in ((7, 5, 6), (9, 3, 4)) for s in ((1, 1), (2, 1))
+        (DEPTHWISE, depthwise(rng, shape, strides=s))
+        for shape in ((7, 5, 6), (9, 3, 4))
+        for s in ((1, 1), (2, 1), (2, 2))
     ]
     cases += [(CONV, conv(rng, (7, 6, c), 3, strides=(s, 1))) for c in (3, 4) for s in (1, 2)]
     cases += [(k, pool(rng, k, (7, 6, 5), (3, 2), strides=(s, 1))) for k in (MAX_POOL, AVG_POOL) for s in (1, 2)]
@@ -154,7 +161,7 @@ def test_any_rows_of_the_output_alone(host: dict[str, Runner]) -> None:
         assert fits(kernel, case)
         y, names = wanted(kernel, case), kernel.arguments(call_of(kernel, case))
         at = names.index("y")
-        assert names[at + 1 : at + 3] == (0, len(y))
+        assert names[at + 1 : at + 3] == ("first_row", "rows")
         for first, end in itertools.combinations(range(len(y) + 1), 2):
 
             def only(arguments: list[np.ndarray], at: int = at, first: int = first, end: int = end) -> None:
@@ -186,7 +193,7 @@ def test_depthwise_declines_with_a_reason() -> None:
     x, w, bias, mult, shift, params = case.inputs
     for inputs, attrs, reason in [
         (case.inputs, {"wide": 1}, "wide"),
-        (case.inputs, {"strides": [2, 2]}, "side by side"),
+        (case.inputs, {"strides": [3, 3]}, "two pixels apart"),
         ((x, w[:2], bias, mult, shift, params), {}, "2x3 taps"),
         ((x[..., :3], w[..., :3], bias[:3], mult[:3], shift[:3], params), {}, "3 channels"),
         ((x, w, bias, np.full_like(mult, 2**30), shift, params), {}, "multiplier"),

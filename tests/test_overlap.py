@@ -155,6 +155,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Batch, list[Impleme
     return batch, implementations, HostFunctions(made, folder)
 
 
+WINDOWS = {"conv2d_s8", "depthwise_conv2d_s8", "avg_pool_s8", "max_pool_s8"}
+
+
 class Shared:
     """Memory with an input `distance` bytes behind the output, guarded on both sides."""
 
@@ -188,7 +191,8 @@ def test_every_kernel_computes_its_bits_over_its_dying_input(
                 continue
             size = batch.values[name].itemsize
             # Where it is in place only, no other distance is promised.
-            for d in {found} if found == 0 else {found + k for k in (0, 1, 4, 7)}:
+            windows = op.name in WINDOWS and position == 0  # cheap enough for every distance there is
+            for d in [0] if found == 0 and not windows else range(found, found + (256 if windows else 8)):
                 if d % max(size, wanted.itemsize):
                     d += -d % max(size, wanted.itemsize)  # C's alignment of the elements
                 shared = Shared(batch.values[name], wanted.nbytes, d)

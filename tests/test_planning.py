@@ -125,6 +125,6 @@ def test_only_what_pieces_can_be() -> None:
     with pytest.raises(ValueError, match="is not a piece"):
         Piece(replace(program, outputs=[]))
     with pytest.raises(ValueError, match="for boards"):
-        Planner(load_target("host"))
+        Planner(load_target("host-c"))
     with pytest.raises(ValueError, match="for boards"):
         Planner(BOARD, Wishes(levers=("order",)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tiling: the peaks that theory promises, and programs that give the bits of the unscheduled one in the planned arena."""
+"""Tiling: the peaks that theory promises; programs give the bits of the unscheduled one in the planned arena."""
 
 from __future__ import annotations
 

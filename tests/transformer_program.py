@@ -40,7 +40,9 @@ class Builder:
     def view(self, name: str, shape: tuple[int, ...]) -> str:
         """The same bytes in another shape."""
         view = f"{name} as {'x'.join(map(str, shape))}"
-        self.program.tensors[view] = Tensor(view, TensorType(shape, self.program.tensors[name].type.dtype), view_of=name)
+        self.program.tensors[view] = Tensor(
+            view, TensorType(shape, self.program.tensors[name].type.dtype), view_of=name
+        )
         return view
 
     def linear(self, name: str, x: str, n: int) -> str:

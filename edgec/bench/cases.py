@@ -255,11 +255,6 @@ def _norm16(rows: int, width: int) -> Callable[[], Case]:
     return lambda: Case((_wide((rows, width)), *constants))
 
 
-def _wide_copy(shape: tuple[int, ...], order: tuple[int, ...]) -> Callable[[], Case]:
-    attrs = _transpose(shape, order)().attrs
-    return lambda: Case((_wide((product(shape),)),), attrs)
-
-
 def _mean16(outer: int, terms: int, inner: int) -> Callable[[], Case]:
     params = np.array([0, *_ratio(0.9 / terms / 256), 1], np.int32)
     return lambda: Case((_wide((outer, terms, inner)), params), {"wide": 0})
@@ -277,12 +272,15 @@ CASES: tuple[BenchCase, ...] = (
     BenchCase("linear_s8", "45x189x190", _linear(45, 189, 190), 0.90 * 1.25),
     BenchCase("linear_s8", "1x31x64", _linear(1, 31, 64)),
     BenchCase("linear_s8", "1x16x64", _linear(1, 16, 64)),
+    BenchCase("linear_s8", "1x96x10", _linear(1, 96, 10)),
     BenchCase("linear_s8", "1x64x1", _linear(1, 64, 1)),
     BenchCase("linear_s8", "64x96x1", _linear(64, 96, 1)),
     BenchCase("linear_table_s8", "48x192x192", _linear_table(48, 192, 192)),
     BenchCase("linear_table_s8", "64x96x192", _linear_table(64, 96, 192)),
+    BenchCase("linear_table_s8", "1x112x64", _linear_table(1, 112, 64)),
     BenchCase("linear_add_s8", "48x192x192", _linear_add(48, 192, 192)),
     BenchCase("linear_add_s8", "64x192x96", _linear_add(64, 192, 96)),
+    BenchCase("linear_add_s8", "1x64x32", _linear_add(1, 64, 32)),
     BenchCase("matmul_s8", "49x64x49, transposed right", _matmul(1, 49, 64, 49, 1), 1.3, "CMSIS-NN 2.70"),
     BenchCase("matmul_s8", "49x49x64, softmax left", _matmul(1, 49, 49, 64, zero=-128), 1.3, "CMSIS-NN 3.03"),
     BenchCase("matmul_s8", "3 of 64x32x64, transposed right", _matmul(3, 64, 32, 64, 1)),
@@ -327,7 +325,5 @@ CASES: tuple[BenchCase, ...] = (
     BenchCase("layer_norm_s16", "48x192", _norm16(48, 192)),
     BenchCase("layer_norm_s16", "64x96", _norm16(64, 96)),
     BenchCase("mean_s16", "1x64x96", _mean16(1, 64, 96)),
-    BenchCase("strided_copy_s16", "64x96 transposed", _wide_copy((64, 96), (1, 0))),
-    BenchCase("strided_copy_s16", "64x3x32 to 3x64x32", _wide_copy((64, 3, 32), (1, 0, 2))),
     BenchCase("concat_s16", "64x48 and 64x48", lambda: Case((_wide((64, 48)), _wide((64, 48), 1)))),
 )

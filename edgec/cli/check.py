@@ -75,6 +75,8 @@ def report(check: Check) -> dict[str, Any]:
 
 def summary(check: Check) -> str:
     """One screen: operators, work, bounds, verdict, unsupported nodes."""
+    from edgec.check import INPUTS
+
     operators = " · ".join(f"{kind} {n}" for kind, n in check.operators.items())
     parts = f"weights {check.weight_bytes:,} · biases and requantization {check.requantization_bytes:,}"
     lines = [
@@ -92,6 +94,8 @@ def summary(check: Check) -> str:
         found = table(("operator", "node", "why not", "nearest that is supported"), rows)
         return "\n".join([*lines, f"  {count} that {check.precision} does not support:", "", *_indented(found)])
     over = [f"{kind} over by {n:,} B" for kind, n in (("RAM", check.ram_over), ("flash", check.flash_over)) if n]
+    if check.ram_over and check.ram_bound_at == INPUTS and not check.state_bytes:
+        over[0] += " with the input whole (--feed rows does without, where operators allow it)"
     told = {
         "fits": "fits: all tensors at once do",
         "may fit": "may fit: no bound speaks against it; `edgec compile` decides",

@@ -12,7 +12,6 @@ from enum import IntEnum
 from edgec.target import Region, Target
 
 
-
 class Pipeline(IntEnum):
     """What one instruction costs: `core` of timing.h. Every core that `PIPELINES` does not name is a SINGLE."""
 

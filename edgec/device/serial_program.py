@@ -63,11 +63,13 @@ class SerialProgram:
         fed: list[_Result] = []
         for i, data in enumerate(inputs):
             step = self._payload - 5
+            taken = b""  # an answer is empty, but for an input that is fed: a piece of it may set off work
             for at in range(0, len(data), step):
-                answer = self._line.request(transport.WRITE, struct.pack("<BI", i, at) + data[at : at + step])
-                if answer:
-                    fed.append(_Result.of(answer, "does not take its input by rows"))
-        run = _Result.of(self._line.request(transport.RUN), "run failed")
+                piece = struct.pack("<BI", i, at) + data[at : at + step]
+                taken = self._line.request(transport.WRITE, piece, runs=bool(taken))
+                if taken:
+                    fed.append(_Result.of(taken, "does not take its input by rows"))
+        run = _Result.of(self._line.request(transport.RUN, runs=True), "run failed")
         self.stack_bytes, self.deepest = max(r.stack_bytes for r in (*fed, run)), run.deepest
         self.cycles = sum(r.cycles for r in (*fed, run))
         self.fed_deepest = min((r.deepest for r in fed), default=None)

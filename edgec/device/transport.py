@@ -81,14 +81,14 @@ class Transport:
         """Close the port."""
         self._line.close()
 
-    def request(self, kind: int, payload: bytes = b"") -> bytes:
-        """Send a request and return the answer's payload.
+    def request(self, kind: int, payload: bytes = b"", *, runs: bool = False) -> bytes:
+        """Send a request and return the answer's payload; one that `runs` may take as long as a run.
 
         Raises:
             DeviceError: no answer, a refusal, or a fault on the board.
         """
         self._sequence = (self._sequence + 1) & 0xFF
-        timeout = self._run_timeout_s if kind == RUN else self._timeout_s
+        timeout = self._run_timeout_s if runs else self._timeout_s
         frame = encode(kind, self._sequence, payload)
         for _ in range(1 + self._retries):
             answer = self._exchange(frame, kind, timeout)

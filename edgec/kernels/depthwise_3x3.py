@@ -47,9 +47,9 @@ class _Axis:
         return (self.size, self.outputs, self.stride, self.dilation, self.before, self.x_step, self.y_step)
 
     @property
-    def step(self) -> int:
-        """1 where neighbouring taps and windows are neighbouring pixels."""
-        return max(self.stride, self.dilation)
+    def slides(self) -> bool:
+        """Whether neighbouring taps are neighbouring pixels, and windows one or two apart."""
+        return self.dilation == 1 and self.stride <= 2
 
 
 @hand_kernel
@@ -71,8 +71,8 @@ class Depthwise3x3S8Dsp(HandKernel):
             return f"{w.shape[0]}x{w.shape[1]} taps; 3x3"
         if w.shape[2] != channels or channels < _CHANNELS:
             return f"{channels} channels and {w.shape[2]} outputs; as many of both, at least {_CHANNELS}"
-        if _slide(call).step != 1:
-            return "windows do not lie side by side in rows or columns"
+        if not _slide(call).slides:
+            return "taps apart, or windows more than two pixels apart, in rows and columns"
         if _slide(call).y_step > _LANE_MAX:
             return f"outputs {_slide(call).y_step} bytes apart, at most {_LANE_MAX}"
         if ((mult < 0) | (mult >= 2**30)).any():
@@ -107,7 +107,8 @@ class Depthwise3x3S8Dsp(HandKernel):
 
     def scratch_bytes(self, call: Call) -> int:
         """One line of pixels of four channels."""
-        return _PIXEL_BYTES * (_slide(call).outputs + 2)
+        slide = _slide(call)
+        return _PIXEL_BYTES * ((slide.outputs - 1) * slide.stride + 3)
 
     def arguments(self, call: Call) -> tuple[str | int, ...]:
         """In the order of the prototype."""
@@ -131,8 +132,9 @@ def _axes(call: Call) -> tuple[_Axis, _Axis]:
 
 def _slides_down(call: Call) -> bool:
     down, along = _axes(call)
-    fits = down.step == 1 and down.y_step <= _LANE_MAX
-    return fits and (along.step != 1 or down.outputs >= _NARROW * along.outputs)
+    if not along.slides or down.stride != along.stride:
+        return down.slides and down.y_step <= _LANE_MAX and (not along.slides or down.stride < along.stride)
+    return down.slides and down.y_step <= _LANE_MAX and down.outputs >= _NARROW * along.outputs
 
 
 def _slide(call: Call) -> _Axis:

@@ -13,11 +13,13 @@ import math
 import numpy as np
 
 from edgec.kernels.elementwise import pair_steps
-from edgec.kernels.movement import ConcatS8Dsp, StridedCopyS8Dsp
+from edgec.kernels.movement import ConcatS8Dsp
 from edgec.kernels.registry import Call, HandKernel, Packed, hand_kernel
 from edgec.operators.integer import INT32_MAX
 from edgec.operators.layer_norm import leading_bits
 
+_MOST_DOUBLINGS = 14
+"""A factor of 16 bits."""
 _HALF_WORD = 16
 """Doublings that bring an int16 to the upper half of a word."""
 
@@ -102,7 +104,8 @@ class RequantizeS16Dsp(_Wide):
         if not _ends(call.attrs["y"])[0] <= low <= high <= _ends(call.attrs["y"])[1]:
             return f"limits {low} and {high}"
         up = max(0, 33 - shift)
-        return None if _doubled(call.attrs["x"], zx, up) else f"zero point {zx}, operand doubled {up} times"
+        fits = up <= _MOST_DOUBLINGS and _doubled(call.attrs["x"], zx, up)
+        return None if fits else f"zero point {zx}, operand doubled {up} times"
 
     def pack(self, call: Call) -> tuple[Packed, ...]:
         """See the module."""
@@ -180,14 +183,6 @@ class MeanS16Dsp(_Wide):
     def arguments(self, call: Call) -> tuple[str | int, ...]:
         """In the order of the prototype."""
         return ("x", "constants", "y", *call.types["x"].shape)
-
-
-@hand_kernel
-class StridedCopyS16Dsp(StridedCopyS8Dsp):
-    """strided_copy_s16 along at most five axes of bytes."""
-
-    name = "strided_copy_s16_dsp"
-    op = "strided_copy_s16"
 
 
 @hand_kernel

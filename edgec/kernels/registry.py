@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, TypeVar
 
 from edgec.operators.record import Array, TensorType
@@ -179,16 +180,20 @@ def hand_kernel(definition: _Kernel) -> _Kernel:
     return definition
 
 
-def kernel_named(name: str) -> HandKernel | None:
-    """The hand-written kernel of that name."""
+@cache
+def _load() -> None:
     for family in FAMILIES:
         importlib.import_module(f"edgec.kernels.{family}")
+
+
+def kernel_named(name: str) -> HandKernel | None:
+    """The hand-written kernel of that name."""
+    _load()
     return _REGISTRY.get(name)
 
 
 def kernels_for(op: str, cpu_features: AbstractSet[str]) -> tuple[HandKernel, ...]:
     """Kernels of operator `op` that a CPU with these features runs; those that need the most come first."""
-    for family in FAMILIES:
-        importlib.import_module(f"edgec.kernels.{family}")
+    _load()
     found = [k for k in _REGISTRY.values() if k.op == op and k.needs <= cpu_features]
     return tuple(sorted(found, key=lambda k: (-len(k.needs), k.name)))

@@ -187,4 +187,4 @@ def get_operator(name: str) -> Operator:
     Raises:
         KeyError: no such operator.
     """
-    return operators()[name]
+    return _REGISTRY[name] if name in _REGISTRY else operators()[name]

@@ -13,6 +13,7 @@ LEVERS = {
     "order": "+ order",
     "overlap": "+ overlap",
     "tile": "+ tile",
+    "rows": "+ rows in",
     "place": "+ place: the arena",
 }
 """What the scheduler does, each on top of the ones before it."""

@@ -12,7 +12,7 @@ from edgec.report.markup import Markup, element, join
 
 _LEFT, _RIGHT, _TOP = 76, 14, 58
 _MAP, _GAP, _STRIP, _BOTTOM = 380, 12, 64, 30
-_WIDTH = 1072
+_WIDTH = 1136
 _STEP = 7.0, 120.0
 _CHARACTER = 7.0
 """Pixels that a character of a label takes, about."""
@@ -172,13 +172,14 @@ class _Picture:
         if height < 15 or room < 6:
             return None
         top = self.y(b.offset + b.size)
-        lines = [_short(b.name, room)]
+        lines = [_short("scratch" if b.kind == "scratch" else b.name, room)]
+        kind = "name dark" if b.kind == "scratch" else "name"
         if height >= 30 and room >= len(f"{b.size:,} B"):
             lines.append(f"{b.size:,} B")
         at = top + height / 2 + 4 - 7 * (len(lines) - 1)
         return join(
             *(
-                element("text", line, x=self.x(b.first) + 5, y=at + 14 * i, class_="name" if i == 0 else "name size")
+                element("text", line, x=self.x(b.first) + 5, y=at + 14 * i, class_=kind if i == 0 else f"{kind} size")
                 for i, line in enumerate(lines)
             )
         )

@@ -18,7 +18,7 @@ def page(facts: Facts) -> str:
     sections = [
         _section("Memory over time", _memory_note(facts), memory.legend(), memory.memory_pictures(facts),
                  _details("The same as a table", tables.buffers(facts))),
-        _section("Bounds, and what each lever saved", charts.levers(facts)),
+        _section("Bounds, and what each lever saved", _untouched(facts), charts.levers(facts)),
         _section("Flash by layer", flash.flash_map(facts), _details("The same as a table", _layers(facts))),
         _section("Operators", tables.operators(facts), tables.families(facts)),
         _section("Inputs and outputs", tables.ports(facts)),
@@ -74,6 +74,12 @@ def _memory_note(facts: Facts) -> Markup:
         element("b", plan["peak_at"]),
         f" (step {plan['peak_step']} of {len(facts.operators)}). Point at anything for its name.",
     )
+
+
+def _untouched(facts: Facts) -> Markup | None:
+    if facts.plan["levers"]:
+        return None
+    return element("p", "This program runs in the graph's own order: those with state, and those for a computer, do.")
 
 
 def _cards(facts: Facts) -> list[Markup]:

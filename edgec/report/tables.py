@@ -83,7 +83,10 @@ def operators(facts: Facts) -> Markup:
                 data_operator=o.name,
             )
         )
-    caption = "Every step of the program, all its turns together. Instructions and flash bytes are exact counts."
+    caption = (
+        "Every step of the program, all its turns together. Instructions and flash bytes read are exact counts, bytes"
+        " past the cache are what the modelled data cache had to fetch, cycles are an estimate."
+    )
     if total is None:
         caption = "Every step of the program. Nothing was measured."
     return table(heads, rows, caption=caption, sortable=True)

@@ -13,6 +13,7 @@ from edgec.schedule.from_program import StateLayout, problem_of, state_layout
 from edgec.schedule.loosen import plan_loosely
 from edgec.schedule.place import plan
 from edgec.schedule.problem import MemoryPlan, Space
+from edgec.schedule.settle import settle
 from edgec.target import Region, Target
 
 STATIC_RESERVE = 4096 + 1024
@@ -46,9 +47,9 @@ def place_in_memories(
         FitError: the arena, the state or the weights do not fit.
     """
     state = state_layout(program)
-    weights = _place_weights(implementations, target)
+    weights = _place_weights(program, implementations, target)
     problem = problem_of(program, implementations, *memory_spaces(target, state))
-    result = plan_loosely(problem) if search else plan(problem, search=False)
+    result = settle(plan_loosely(problem)) if search else plan(problem, search=False)
     check_plan(result)
     return result, state, weights
 
@@ -70,8 +71,8 @@ def memory_spaces(target: Target, state: StateLayout) -> tuple[list[Space], str]
     return spaces, label
 
 
-def _place_weights(implementations: Sequence[Implementation], target: Target) -> dict[str, Region]:
-    """Internal flash while it lasts, the smallest constants first; the rest goes to external flash."""
+def _place_weights(program: Program, implementations: Sequence[Implementation], target: Target) -> dict[str, Region]:
+    """Internal flash while it lasts, first what is read in the most turns of loops; the rest goes to external flash."""
     regions = target.flash_regions()
     if not regions:
         return {}
@@ -79,7 +80,12 @@ def _place_weights(implementations: Sequence[Implementation], target: Target) ->
     internal = target.internal_flash()
     room = {r.name: r.size - (CODE_RESERVE if r is internal else 0) for r in regions}
     result = {}
-    for name, size in sorted(sizes.items(), key=lambda item: item[1]):
+    turns = dict.fromkeys(sizes, 0)
+    for step, implementation in enumerate(implementations):
+        loop = program.loop_at(step)
+        for name in implementation.constants:
+            turns[name] += loop.count if loop is not None else 1
+    for name, size in sorted(sizes.items(), key=lambda item: (-turns[item[0]], item[1])):
         region = next((r for r in regions if room[r.name] >= size), None)
         if region is None:
             total, have = sum(sizes.values()), sum(r.size for r in regions)

@@ -191,9 +191,9 @@ typedef struct {
  * x           int8 [height][width][channels], the whole image
  * records     uint32 [channels][7]: 16-bit taps {w00, w10} {w01, w11} {w02, w12} {w20, w21} {w22, slide.y_step}, with
  *             the first index across and the shift of the requantization multiplied in; bias << shift; 2*mult
- * geometry    the words of an edgec_depthwise_geometry, slide.y_step < 2^15, slide.stride and slide.dilation 1
+ * geometry    the words of an edgec_depthwise_geometry, slide.y_step < 2^15, slide.stride 1 or 2, slide.dilation 1
  * y           output row first_row; `rows` rows are computed
- * panel       32 bytes for each of slide.outputs + 2 pixels
+ * panel       32 bytes for each of (slide.outputs - 1) * slide.stride + 3 pixels
  *
  * Output row r reads input rows r*stride - before to r*stride - before + 2*dilation, so far as there are any, and the
  * row after (or, without one, the last). Without slides_down rows are written in order, two at a time. */

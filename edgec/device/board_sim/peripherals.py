@@ -244,7 +244,7 @@ def power(model: str) -> Power:
         return Power({0x00: 0x4000}, {(0x00, 14): (0x04, 14)})
     if model == "pwr-f7":  # RM0385 section 4.4
         return Power({0x00: 0xC000, 0x04: 0x4000}, {(0x00, 16): (0x04, 16), (0x00, 17): (0x04, 17)})
-    if model == "pwr-l5":  # RM0438 section 7.6: range 2 after reset, which is not fast enough for anything
+    if model == "pwr-l5":  # RM0438 section 7.6: range 2 after reset; a change is complete at once
         return Power({0x00: 0x400}, {})
     return Power({0x0C: 0x46}, {(0x0C, 1): (0x04, 13), (0x18, 15): (0x18, 13)})  # RM0433 section 6.8
 

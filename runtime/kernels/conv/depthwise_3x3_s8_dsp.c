@@ -35,9 +35,15 @@ void edgec_depthwise_3x3_s8_dsp_pack(const int8_t *const lines[4], int32_t pixel
     }
 }
 
+void edgec_depthwise_3x3_s8_dsp_pack3(const int8_t *const lines[4], int32_t pixels, int32_t step, uint32_t *panel)
+{
+    const int8_t *const three[4] = {lines[0], lines[1], lines[2], lines[0]};
+    edgec_depthwise_3x3_s8_dsp_pack(three, pixels, step, panel);
+}
+
 /* One line of outputs of one channel; `second`: its taps are in lines 1 to 3. */
 static void slide_channel(const uint32_t *panel, const uint32_t *record, int32_t second, int8_t *y, int32_t outputs,
-                          int32_t zero_point)
+                          int32_t stride, int32_t zero_point)
 {
     const int32_t taps[3][3] = {{edgec_lane0(record[0]), edgec_lane0(record[1]), edgec_lane0(record[2])},
                                 {edgec_lane1(record[0]), edgec_lane1(record[1]), edgec_lane1(record[2])},
@@ -54,7 +60,7 @@ static void slide_channel(const uint32_t *panel, const uint32_t *record, int32_t
         }
         *y = edgec_ssat8(edgec_smmlar(acc, (int32_t)record[6], zero_point));
         y += edgec_lane1(record[4]);
-        panel += EDGEC_PIXEL_WORDS;
+        panel += stride * EDGEC_PIXEL_WORDS;
     }
 }
 
@@ -64,8 +70,17 @@ void edgec_depthwise_3x3_s8_dsp_slide(const uint32_t *panel, const uint32_t *rec
     for (int32_t line = 0; line < lines; line++) {
         for (int32_t channel = 0; channel < EDGEC_DEPTHWISE_CHANNELS; channel++) {
             slide_channel(panel + 2 * channel, records + channel * EDGEC_DEPTHWISE_RECORD_WORDS, line,
-                          y + line * y_cross + channel, outputs, zero_point);
+                          y + line * y_cross + channel, outputs, 1, zero_point);
         }
+    }
+}
+
+void edgec_depthwise_3x3_s8_dsp_slide2(const uint32_t *panel, const uint32_t *records, int8_t *y, int32_t outputs,
+                                       int32_t zero_point)
+{
+    for (int32_t channel = 0; channel < EDGEC_DEPTHWISE_CHANNELS; channel++) {
+        slide_channel(panel + 2 * channel, records + channel * EDGEC_DEPTHWISE_RECORD_WORDS, 0, y + channel, outputs, 2,
+                      zero_point);
     }
 }
 #endif
@@ -104,7 +119,7 @@ void edgec_depthwise_3x3_s8_dsp(const int8_t *x, const uint32_t *records, const 
     down->outputs = rows;
 
     /* Pixels [begin, end) of the panel lie in the image, the others are padding once and for all. */
-    const int32_t pixels = g.slide.outputs + 2;
+    const int32_t pixels = (g.slide.outputs - 1) * g.slide.stride + 3;
     const uint32_t zero_points = ((uint32_t)g.x_zero_point & 0xFFFFu) | ((uint32_t)g.x_zero_point << 16);
     int32_t begin = g.slide.before > 0 ? g.slide.before : 0;
     begin = begin < pixels ? begin : pixels;
@@ -114,7 +129,7 @@ void edgec_depthwise_3x3_s8_dsp(const int8_t *x, const uint32_t *records, const 
     blank_pixels(panel, begin, zero_points);
     blank_pixels(panel + (begin + inside) * EDGEC_PIXEL_WORDS, pixels - begin - inside, zero_points);
 
-    const int32_t together = g.cross.stride == 1 && g.cross.dilation == 1 ? 2 : 1;
+    const int32_t together = g.cross.stride == 1 && g.cross.dilation == 1 && g.slide.stride == 1 ? 2 : 1;
     for (int32_t line = 0; line < g.cross.outputs; line += together) {
         const int32_t count = g.cross.outputs - line < together ? 1 : together;
         const int8_t *lines[4];
@@ -134,7 +149,9 @@ void edgec_depthwise_3x3_s8_dsp(const int8_t *x, const uint32_t *records, const 
             const int8_t *const group[4] = {lines[0] + channel, lines[1] + channel, lines[2] + channel,
                                             lines[3] + channel};
             uint32_t *const image = panel + begin * EDGEC_PIXEL_WORDS;
-            if (inside > 0) {
+            if (inside > 0 && count == 1) {
+                edgec_depthwise_3x3_s8_dsp_pack3(group, inside, g.slide.x_step, image);
+            } else if (inside > 0) {
                 edgec_depthwise_3x3_s8_dsp_pack(group, inside, g.slide.x_step, image);
             }
             for (int32_t i = 0; blank >> i != 0; i++) {
@@ -143,8 +160,12 @@ void edgec_depthwise_3x3_s8_dsp(const int8_t *x, const uint32_t *records, const 
                 }
             }
             const uint32_t *const record = records + channel * EDGEC_DEPTHWISE_RECORD_WORDS;
-            edgec_depthwise_3x3_s8_dsp_slide(panel, record, y + channel, g.slide.outputs, g.cross.y_step, count,
-                                             g.zero_point);
+            if (g.slide.stride == 2) {
+                edgec_depthwise_3x3_s8_dsp_slide2(panel, record, y + channel, g.slide.outputs, g.zero_point);
+            } else {
+                edgec_depthwise_3x3_s8_dsp_slide(panel, record, y + channel, g.slide.outputs, g.cross.y_step, count,
+                                                 g.zero_point);
+            }
             done = channel + EDGEC_DEPTHWISE_CHANNELS;
         }
         y += together * g.cross.y_step;

@@ -99,6 +99,17 @@
         str     r2, [sp, #RECORD]
         .endm
 
+/* The record pairs the first two rows of taps; a first line wants the last two in r4, r5, r12, the first in r2, r8. */
+        .macro  first_line_taps
+        pkhbt   r2, r4, r5, lsl #16                     /* taps 0 and 1 of the first row */
+        pkhtb   r5, r7, r5, asr #16                     /* tap 1 of the second and third row */
+        lsl     r3, r7, #16
+        pkhtb   r4, r3, r4, asr #16
+        lsl     r12, r8, #16
+        pkhtb   r12, r12, r6, asr #16
+        pkhbt   r8, r6, r8                              /* tap 2 of the first row, step of y */
+        .endm
+
         .macro  next_channel begin
         ldrd    r2, r3, [sp, #RECORD]
         cmp     r2, r3
@@ -120,13 +131,7 @@
 /* Line 0 meets the first row of the weights, lines 1 and 2 the others. The record pairs the first two rows. */
 first_line:
         begin_channel
-        pkhbt   r2, r4, r5, lsl #16                     /* taps 0 and 1 of the first row */
-        pkhtb   r5, r7, r5, asr #16                     /* tap 1 of the second and third row */
-        lsl     r3, r7, #16
-        pkhtb   r4, r3, r4, asr #16
-        lsl     r12, r8, #16
-        pkhtb   r12, r12, r6, asr #16
-        pkhbt   r8, r6, r8                              /* tap 2 of the first row, step of y */
+        first_line_taps
         slide   b, r3, r6, r7, r4, r5, r12, r2
         next_channel first_line
 
@@ -150,6 +155,87 @@ second_line:
 3:      add     sp, #FRAME
         pop     {r4-r11, pc}
         end_function edgec_depthwise_3x3_s8_dsp_slide, SAVED + FRAME
+
+/* The next two pixels: the middle of the window in a, and its end, which begins the one in b. No instruction here
+ * touches the flags. */
+        .macro  next_two_pixels a, b
+        ldrd    r7, lr, [r0], #PIXEL
+        smlad   \a, r7, r5, \a
+        smlabt  \a, lr, r2, \a
+        ldrd    \b, lr, [r0], #PIXEL
+        smlad   \a, \b, r12, \a
+        smlabb  \a, lr, r8, \a
+        smlad   \b, \b, r4, r9
+        smmlar  \a, \a, r10, r11
+        smlabb  \b, lr, r2, \b
+        ssat    \a, #8, \a
+        strb    \a, [r1]
+        add     r1, r1, r8, asr #16
+        .endm
+
+/* r0 panel, r1 records, r2 y, r3 outputs, zero_point */
+        begin_function edgec_depthwise_3x3_s8_dsp_slide2
+        push    {r4-r11, lr}
+        sub     sp, #FRAME
+        strd    r0, r2, [sp, #IN]
+        lsl     r3, r3, #6
+        add     r3, r3, #PIXEL
+        str     r3, [sp, #SPAN]
+        add     r12, r1, #RECORDS
+        strd    r1, r12, [sp, #RECORD]
+        ldr     r11, [sp, #FRAME + SAVED]
+two_apart:
+        begin_channel
+        first_line_taps
+        ldrd    r3, lr, [r0], #PIXEL
+        smlad   r3, r3, r4, r9
+        smlabb  r3, lr, r2, r3
+        ldr     lr, [sp, #LAST2]
+        cmp     r0, lr
+1:      next_two_pixels r3, r6
+        beq     2f                                      /* it was the last */
+        next_two_pixels r6, r3
+        ldr     lr, [sp, #LAST2]
+        cmp     r0, lr
+        bls     1b
+2:      next_channel two_apart
+        add     sp, #FRAME
+        pop     {r4-r11, pc}
+        end_function edgec_depthwise_3x3_s8_dsp_slide2, SAVED + FRAME
+
+/* Three lines to the panel, as below; what lies beside the first is no line. */
+        begin_function edgec_depthwise_3x3_s8_dsp_pack3 /* r0 lines, r1 pixels, r2 step, r3 panel */
+        push    {r4-r11, lr}
+        ldm     r0, {r4-r6}
+        mul     r1, r1, r2
+        add     r4, r4, r1
+        add     r5, r5, r1
+        add     r6, r6, r1
+        rsb     r12, r1, #0
+        sub     r3, r3, #8
+1:      ldr     r0, [r5, r12]
+        ldr     r1, [r6, r12]
+        ldr     r7, [r4, r12]
+        sxtb16  r8, r0
+        sxtb16  r9, r1
+        sxtb16  r10, r7
+        pkhbt   lr, r8, r9, lsl #16
+        pkhtb   r9, r9, r8, asr #16
+        asr     r11, r10, #16
+        strd    lr, r10, [r3, #8]                       /* channel 0 */
+        strd    r9, r11, [r3, #24]                      /* channel 2 */
+        sxtb16  r0, r0, ror #8
+        sxtb16  r1, r1, ror #8
+        sxtb16  r7, r7, ror #8
+        adds    r12, r12, r2
+        pkhbt   lr, r0, r1, lsl #16
+        pkhtb   r1, r1, r0, asr #16
+        asr     r11, r7, #16
+        strd    lr, r7, [r3, #16]                       /* channel 1 */
+        strd    r1, r11, [r3, #PIXEL]!                  /* channel 3 */
+        bne     1b
+        pop     {r4-r11, pc}
+        end_function edgec_depthwise_3x3_s8_dsp_pack3, SAVED
 
 /* Four lines to the panel: r4-r7 where each ends, r12 bytes to there, r3 the panel, whose words of a pixel begin 8
  * bytes on. Two words are loaded twice, since registers are scarce. */

@@ -2,6 +2,7 @@
 /* One output pixel of a depthwise convolution for cores with DSP instructions: four channels at a time. */
 #include "depthwise_pixel_s8_dsp.h"
 
+#include "edgec_compiler.h"
 #include "edgec_dsp.h"
 
 #define EDGEC_CHANNELS 4
@@ -37,9 +38,7 @@ void edgec_depthwise_pixel_s8_dsp(const int8_t *const *taps, int32_t count, int3
         int32_t acc1 = requantize[3];
         int32_t acc2 = requantize[6];
         int32_t acc3 = requantize[9];
-#if defined(__clang__)
-#pragma clang loop unroll(disable) /* its registers would not do */
-#endif
+        EDGEC_KEEP_LOOP /* its registers would not do */
         for (const int8_t *const *tap = taps; tap != end; tap++) {
             const uint32_t word = edgec_load_word(*tap + at);
             const uint32_t even = edgec_sxtb16(word);

@@ -32,9 +32,9 @@ static inline void add_pairs(const int8_t *a, const int8_t *b, int8_t *y, const 
     while (a != end) {
         const uint32_t word = edgec_load_word(a);
         const int32_t b0 = b_bytes == 1 ? b[0] * s.b_step + s.b_base : (int32_t)(edgec_load_word(b) << 16);
-        const int32_t b1 = b_bytes == 1 ? b[1] * s.b_step + s.b_base : (int32_t)(edgec_load_word(b) & 0xFFFF0000u);
+        const int32_t b1 = b_bytes == 1 ? b[1] * s.b_step + s.b_base : (int32_t)(edgec_load_word(b) >> 16 << 16);
         const int64_t low = (int64_t)(int32_t)(word << 16) * s.a_mult + (int64_t)b0 * s.b_mult;
-        const int64_t high = (int64_t)(int32_t)(word & 0xFFFF0000u) * s.a_mult + (int64_t)b1 * s.b_mult;
+        const int64_t high = (int64_t)(int32_t)(word >> 16 << 16) * s.a_mult + (int64_t)b1 * s.b_mult;
         const int16_t first = edgec_ssat16(((int32_t)(low >> 32) + s.addend) >> s.down);
         const int16_t second = edgec_ssat16(((int32_t)(high >> 32) + s.addend) >> s.down);
         __builtin_memcpy(y, &first, sizeof first);
@@ -43,6 +43,19 @@ static inline void add_pairs(const int8_t *a, const int8_t *b, int8_t *y, const 
         b += 2 * b_bytes;
         y += 4;
     }
+}
+
+/* Functions of their own: the loops need all registers. */
+__attribute__((noinline))
+static void add_int16(const int8_t *a, const int8_t *b, int8_t *y, const int8_t *end, const addition *sum)
+{
+    add_pairs(a, b, y, end, 2, sum);
+}
+
+__attribute__((noinline))
+static void add_int8(const int8_t *a, const int8_t *b, int8_t *y, const int8_t *end, const addition *sum)
+{
+    add_pairs(a, b, y, end, 1, sum);
 }
 
 void edgec_add_s16_dsp(const void *left, const void *right, const int32_t *constants, void *output, int32_t rows,
@@ -62,9 +75,9 @@ void edgec_add_s16_dsp(const void *left, const void *right, const int32_t *const
         if (a_bytes + y_bytes == 4 && s.a_step == 1 << 16 && b_step != 0) {
             const int32_t pairs = width >> 1;
             if (b_bytes == 1) {
-                add_pairs(a, addend, y, a + 4 * pairs, 1, &s);
+                add_int8(a, addend, y, a + 4 * pairs, &s);
             } else {
-                add_pairs(a, addend, y, a + 4 * pairs, 2, &s);
+                add_int16(a, addend, y, a + 4 * pairs, &s);
             }
             a += 4 * pairs;
             addend += 2 * b_bytes * pairs;

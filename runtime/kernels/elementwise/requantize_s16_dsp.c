@@ -15,12 +15,31 @@ static inline int32_t load16(const int8_t *p)
     return value;
 }
 
-static inline int32_t requantized(int32_t x, const requantization *r)
+static inline int32_t scaled(int32_t x, const requantization *r)
 {
-    const int32_t high = (int32_t)(((int64_t)(x * r->step + r->base) * r->mult) >> 32);
-    int32_t y = (high + r->addend) >> r->down;
-    y = y < r->low ? r->low : y;
-    return y > r->high ? r->high : y;
+    const int32_t doubled = edgec_smlabb((uint32_t)x, (uint32_t)r->step, r->base);
+    return ((int32_t)(((int64_t)doubled * r->mult) >> 32) + r->addend) >> r->down;
+}
+
+static inline void store16(int8_t *y, int16_t value) { __builtin_memcpy(y, &value, sizeof value); }
+
+/* Limits of the type of y are SSAT's. */
+static void any_limits(const int8_t *x, int8_t *y, const int8_t *end, int32_t x_bytes, int32_t y_bytes,
+                       const requantization *from)
+{
+    const requantization r = *from; /* in registers: a byte of y could be anything */
+    EDGEC_KEEP_LOOP
+    for (; x != end; x += x_bytes) {
+        int32_t value = scaled(x_bytes == 1 ? *x : load16(x), &r);
+        value = value < r.low ? r.low : value;
+        value = value > r.high ? r.high : value;
+        if (y_bytes == 1) {
+            *y = (int8_t)value;
+        } else {
+            store16(y, (int16_t)value);
+        }
+        y += y_bytes;
+    }
 }
 
 void edgec_requantize_s16_dsp(const void *input, const int32_t *constants, void *output, int32_t n, int32_t x_bytes,
@@ -31,22 +50,22 @@ void edgec_requantize_s16_dsp(const void *input, const int32_t *constants, void 
     requantization r;
     __builtin_memcpy(&r, constants, sizeof r); /* the library may have no string.h */
     const int8_t *const end = x + n * x_bytes;
-    if (x_bytes == 1) {
-        EDGEC_KEEP_LOOP
+    if (r.high - r.low != (y_bytes == 1 ? UINT8_MAX : UINT16_MAX)) {
+        any_limits(x, y, end, x_bytes, y_bytes, &r);
+    } else if (x_bytes == 1) {
+        EDGEC_UNROLL_TWICE
         for (; x != end; y += 2) {
-            const int16_t value = (int16_t)requantized(*x++, &r);
-            __builtin_memcpy(y, &value, sizeof value);
+            store16(y, edgec_ssat16(scaled(*x++, &r)));
         }
     } else if (y_bytes == 1) {
-        EDGEC_KEEP_LOOP
+        EDGEC_UNROLL_TWICE
         for (; x != end; x += 2) {
-            *y++ = (int8_t)requantized(load16(x), &r);
+            *y++ = edgec_ssat8(scaled(load16(x), &r));
         }
     } else {
-        EDGEC_KEEP_LOOP
+        EDGEC_UNROLL_TWICE
         for (; x != end; x += 2) {
-            const int16_t value = (int16_t)requantized(load16(x), &r);
-            __builtin_memcpy(y, &value, sizeof value);
+            store16(y, edgec_ssat16(scaled(load16(x), &r)));
             y += 2;
         }
     }

@@ -6,6 +6,8 @@
 
 #include <stdint.h>
 
+#include "edgec_compiler.h"
+
 #define EDGEC_LINEAR_SHIFTS 1 /* bits of `mode`: a fifth word in every record, */
 #define EDGEC_LINEAR_TABLE 2  /* results looked up, */
 #define EDGEC_LINEAR_ADD 4    /* or a residual added to them */
@@ -15,12 +17,6 @@
 #define EDGEC_SMALL __attribute__((noinline, minsize))
 #else
 #define EDGEC_SMALL __attribute__((noinline, cold))
-#endif
-
-#if defined(__clang__)
-#define EDGEC_KEEP_LOOP _Pragma("clang loop unroll(disable)") /* unrolled further, it would only cost flash */
-#else
-#define EDGEC_KEEP_LOOP
 #endif
 
 #define EDGEC_LINEAR_ADD_SHIFT 18 /* binary point of the multipliers of a sum */

@@ -7,6 +7,7 @@
 
 void edgec_linear_s8_dsp_pack1(const int8_t *x, int32_t k, uint32_t *panel)
 {
+    EDGEC_KEEP_LOOP
     while (k >= 16) {
         const uint32_t a = edgec_load_word(x);
         const uint32_t b = edgec_load_word(x + 4);

@@ -36,12 +36,16 @@ void edgec_pack_panel_s8(const int8_t *x, int32_t m, int32_t k, void *packed)
 {
     const int32_t whole = k & ~3;
     uint32_t *panel = packed;
+    EDGEC_KEEP_LOOP
     for (; m >= 4; m -= 4) {
         if (whole != 0) {
             edgec_linear_s8_dsp_pack4(x, k, whole >> 2, panel);
         }
-        for (int32_t i = 0; whole != k && i < 4; i++) {
-            pack_row(x + i * k + whole, k - whole, panel + 2 * whole + i, 4);
+        if (whole != k) {
+            EDGEC_KEEP_LOOP
+            for (int32_t i = 0; i < 4; i++) {
+                pack_row(x + i * k + whole, k - whole, panel + 2 * whole + i, 4);
+            }
         }
         x += 4 * k;
         panel += 8 * ((k + 3) >> 2);

@@ -11,7 +11,7 @@ enum { EPSILON_LOW, EPSILON_HIGH, POINT, SHIFT };
  * of Newton for each leaves them a few units off, and these are counted. No division. */
 static inline uint32_t row_ratio(uint64_t w)
 {
-    const uint32_t y = edgec_root_estimate((uint32_t)(w >> 30));
+    const uint32_t y = 2 * edgec_half_root((uint32_t)(w >> 30));
     uint32_t root = (uint32_t)(((w >> 30) * y) >> 31);
     int64_t rest = (int64_t)(w - (uint64_t)root * root);
     root += (uint32_t)(((rest >> 16) * (int64_t)y) >> 46);
@@ -56,26 +56,53 @@ static inline int8_t normalized(int32_t x, const row_scale *row, int32_t gain, i
     return edgec_ssat8((((high + row->half) >> row->down) * gain + offset) >> row->shift);
 }
 
-/* Where gain and offset of a row's elements are, and what is shared. y may be x. */
-static int8_t *normalize(const int8_t *x, int32_t pairs, int32_t odd, const row_scale *scale, const int32_t *affine,
-                         int8_t *y)
+#if EDGEC_HAS_DSP
+/* Elements up to `end`, whole pairs and at least one; row->step has 16 bits. Returns the end of what was written. */
+__attribute__((noinline))
+static int8_t *normalize_pairs(const int8_t *x, const int8_t *end, const row_scale *row, const int32_t *affine,
+                               int8_t *y)
+{
+    uint32_t word, first, gain, offset;
+    __asm__ volatile("1:\n\t"
+                     "ldr     %[word], [%[x]], #4\n\t"
+                     "smlabb  %[first], %[word], %[step], %[base]\n\t"
+                     "smlatb  %[word], %[word], %[step], %[base]\n\t"
+                     "ldrd    %[gain], %[offset], [%[affine]], #16\n\t"
+                     "smmla   %[first], %[first], %[ratio], %[half]\n\t"
+                     "smmla   %[word], %[word], %[ratio], %[half]\n\t"
+                     "asr     %[first], %[first], %[down]\n\t"
+                     "mla     %[first], %[first], %[gain], %[offset]\n\t"
+                     "ldrd    %[gain], %[offset], [%[affine], #-8]\n\t"
+                     "asr     %[word], %[word], %[down]\n\t"
+                     "asr     %[first], %[first], %[shift]\n\t"
+                     "mla     %[word], %[word], %[gain], %[offset]\n\t"
+                     "ssat    %[first], #8, %[first]\n\t"
+                     "asr     %[word], %[word], %[shift]\n\t"
+                     "strb    %[first], [%[y]], #2\n\t"
+                     "ssat    %[word], #8, %[word]\n\t"
+                     "strb    %[word], [%[y], #-1]\n\t"
+                     "cmp     %[x], %[end]\n\t"
+                     "bne     1b"
+                     : [x] "+&r"(x), [y] "+&r"(y), [affine] "+&r"(affine), [word] "=&r"(word), [first] "=&r"(first),
+                       [gain] "=&r"(gain), [offset] "=&r"(offset)
+                     : [end] "r"(end), [step] "r"(row->step), [base] "r"(row->base), [ratio] "r"(row->ratio),
+                       [half] "r"(row->half), [down] "r"(row->down), [shift] "r"(row->shift)
+                     : "cc", "memory");
+    return y;
+}
+#endif
+
+/* The elements up to `end` one by one. */
+__attribute__((noinline))
+static int8_t *normalize(const int8_t *x, const int8_t *end, const row_scale *scale, const int32_t *affine, int8_t *y)
 {
     const row_scale row = *scale; /* in registers: a byte of y could be anything */
     EDGEC_KEEP_LOOP
-    for (; pairs > 0; pairs--) {
-        const uint32_t word = edgec_load_word(x);
-        const int8_t first = normalized(edgec_lane0(word), &row, affine[0], affine[1]);
-        const int8_t second = normalized(edgec_lane1(word), &row, affine[2], affine[3]);
-        y[0] = first;
-        y[1] = second;
-        x += 4;
-        affine += 4;
-        y += 2;
-    }
-    if (odd != 0) {
-        int16_t last;
-        __builtin_memcpy(&last, x, sizeof last);
-        *y++ = normalized(last, &row, affine[0], affine[1]);
+    for (; x != end; x += 2) {
+        int16_t value;
+        __builtin_memcpy(&value, x, sizeof value);
+        *y++ = normalized(value, &row, affine[0], affine[1]);
+        affine += 2;
     }
     return y;
 }
@@ -89,6 +116,7 @@ void edgec_layer_norm_s16_dsp(const int16_t *input, const int32_t *affine, const
         int64_t squares = 0;
         int32_t total = 0;
         const int8_t *p = x;
+        EDGEC_UNROLL_TWICE
         for (int32_t pairs = width >> 1; pairs > 0; pairs--) {
             const uint32_t word = edgec_load_word(p);
             total = (int32_t)edgec_smlad(word, 0x00010001u, (uint32_t)total);
@@ -115,7 +143,17 @@ void edgec_layer_norm_s16_dsp(const int16_t *input, const int32_t *affine, const
         }
         const row_scale scale = {(uint32_t)width << up, 0u - ((uint32_t)total << up), (int32_t)ratio, 1 << (down - 1), down,
                                  constants[SHIFT]};
-        y = normalize(x, width >> 1, width & 1, &scale, affine, y);
-        x += 2 * width;
+        const int8_t *const end = x + 2 * width;
+        const int32_t *factors = affine;
+#if EDGEC_HAS_DSP
+        const int32_t pairs = width >> 1;
+        if (scale.step < 1u << 15 && pairs != 0) { /* unless the deviation is a few steps at most */
+            y = normalize_pairs(x, x + 4 * pairs, &scale, factors, y);
+            x += 4 * pairs;
+            factors += 4 * pairs;
+        }
+#endif
+        y = normalize(x, end, &scale, factors, y);
+        x = end;
     }
 }

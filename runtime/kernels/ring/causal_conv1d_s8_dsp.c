@@ -8,9 +8,7 @@
 /* `words` words of bytes to 16-bit lanes. */
 static uint32_t *widen(const int8_t *from, int32_t words, uint32_t *panel)
 {
-#if defined(__clang__)
-#pragma clang loop unroll(disable)
-#endif
+    EDGEC_KEEP_LOOP
     for (; words > 0; words--) {
         const uint32_t word = edgec_load_word(from);
         panel[0] = edgec_sxtb16(word);
@@ -42,9 +40,7 @@ void edgec_causal_conv1d_s8_dsp(const int8_t *ring, const int32_t *cursor, const
             if (direct) {
                 to = widen(from, g.channels >> 2, to);
             } else {
-#if defined(__clang__)
-#pragma clang loop unroll(disable)
-#endif
+                EDGEC_KEEP_LOOP
                 for (int32_t c = 0; c < g.channels; c++) {
                     *byte++ = from[c];
                 }
