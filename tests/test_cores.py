@@ -148,11 +148,12 @@ umaal r0, r1, r2, r3; smlalbb r0, r1, r2, r3; smlald r0, r1, r2, r3; smlsld r0, 
 smuad r0, r1, r2; smlabb r0, r1, r2, r3; smultt r0, r1, r2; smlawb r0, r1, r2, r3; smlsd r0, r1, r2, r3
 smmla r0, r1, r2, r3; smmulr r0, r1, r2; smmls r0, r1, r2, r3; usad8 r0, r1, r2; usada8 r0, r1, r2, r3
 sdiv r0, r1, r2; udiv r0, r1, r2; sxtb r0, r1; uxth r0, r1; sxtb.w r0, r1, ror #8; uxth.w r8, r9; sxtab r0, r1, r2
-uxtah r0, r1, r2; sxtb16 r0, r1; uxtb16 r0, r1; sxtab16 r0, r1, r2; uxtab16 r0, r1, r2; pkhbt r0, r1, r2; pkhtb r0, r1, r2, asr #3
+uxtah r0, r1, r2; sxtb16 r0, r1; uxtb16 r0, r1; sxtab16 r0, r1, r2; uxtab16 r0, r1, r2; pkhbt r0, r1, r2
+pkhtb r0, r1, r2, asr #3; ror.w r0, r1, r2
 ssat r0, #8, r1; usat r0, #8, r1; ssat r0, #8, r1, asr #4; ssat16 r0, #8, r1; usat16 r0, #8, r1; qadd r0, r1, r2
 qdsub r0, r1, r2; sadd16 r0, r1, r2; ssub8 r0, r1, r2; uqadd8 r0, r1, r2; shsax r0, r1, r2; uhadd16 r0, r1, r2
 sel r0, r1, r2; rev r0, r1; rev.w r8, r9; rev16 r0, r1; revsh r0, r1; rbit r0, r1; clz r0, r1; bfi r0, r1, #3, #4
-ubfx r0, r1, #3, #4; movw r0, #1234; movt r0, #1234; mov r8, r9; movs r0, #3; mvns r0, r1; lsl r0, r1, r2; ror.w r0, r1, r2
+ubfx r0, r1, #3, #4; movw r0, #1234; movt r0, #1234; mov r8, r9; movs r0, #3; mvns r0, r1; lsl r0, r1, r2
 ldr r0, [r1, #4]; ldr.w r0, [r1], #4; ldrb r0, [r1, r2]; ldrsh r0, [r1, r2]; ldrd r0, r1, [r2]; strd r0, r1, [r2]
 ldm r0!, {r1, r2}; stm r0!, {r1, r2}; ldmdb r0!, {r1, r2}; push {r4, lr}; pop {r4, pc}; push {r4, r8}; str r0, [sp, #8]
 b .; beq .; b.w .; bl .; bx lr; blx r3; nop; dsb; dmb; isb; mrs r0, ipsr; msr primask, r0; cpsid i

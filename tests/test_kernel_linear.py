@@ -327,8 +327,8 @@ def test_assembly_shifts_with_saturation(images: dict[str, Path], core: str, row
 
 # One row: k and n, and the instructions of linear_s8, linear_table_s8 and linear_add_s8 at most.
 ROWS = [
-    (1, 2, (190, 200, 270)), (3, 3, (202, 212, 286)), (16, 4, (216, 226, 279)), (18, 6, (432, 451, 569)),
-    (35, 7, (586, 605, 727)), (96, 10, (1508, 1536, 1702)), (192, 768, (150493, 152222, 161443)),
+    (1, 2, (190, 200, 270)), (3, 3, (202, 212, 286)), (16, 4, (211, 221, 274)), (18, 6, (427, 446, 564)),
+    (35, 7, (581, 600, 722)), (96, 10, (1511, 1539, 1705)), (192, 768, (150508, 152237, 161458)),
 ]  # fmt: skip
 
 
@@ -343,7 +343,7 @@ def test_assembly_of_one_row(images: dict[str, Path], core: str, k: int, n: int,
             y, instructions, stack = on_core(core, images[core], case, row=True)
             np.testing.assert_array_equal(y, wanted(case))
         print(f"{core} {op.name} 1x{k}x{n}: {instructions} instructions, {stack} B of stack")
-        assert instructions <= ceiling or 1
+        assert instructions <= ceiling
     _, more, deeper = on_core(core, images[core], case)
     assert instructions < more
     assert stack < deeper
@@ -355,7 +355,7 @@ CEILINGS = [
     (48, 192, 192, (0.819, 0.829, 0.851)),
     (49, 192, 768, (0.819, 0.830, 0.852)),
     (49, 96, 96, (0.866, 0.888, 0.932)),
-    (1, 192, 768, (1.023, 1.070, 1.099)),
+    (1, 192, 768, (1.022, 1.033, 1.096)),
 ]
 
 

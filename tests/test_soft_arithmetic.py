@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What cores without divider or FPU compute by the support library, on this machine: Python's integers, NumPy's floats."""
+"""What cores without divider or FPU compute by the support library, here on the host: as Python and NumPy do."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from edgec.resources import runtime_dir
 
 SUPPORT = runtime_dir() / "support"
 WORD, LONG = (1 << 32) - 1, (1 << 64) - 1
-EDGES = (0, 1, 0x007FFFFF, 0x00800000, 0x00800001, 0x3F800000, 0x3F7FFFFF, 0x40000000, 0x4B000000, 0x4B7FFFFF, 0x4EFFFFFF,
-         0x4F000000, 0x4F7FFFFF, 0x4F800000, 0x7F7FFFFF, 0x7F800000, 0x7F800001, 0x7FC00000, 0x33800000, 0x34000000)  # fmt: skip
+EDGES = (
+    0, 1, 0x007FFFFF, 0x00800000, 0x00800001, 0x3F800000, 0x3F7FFFFF, 0x40000000, 0x4B000000, 0x4B7FFFFF, 0x4EFFFFFF,
+    0x4F000000, 0x4F7FFFFF, 0x4F800000, 0x7F7FFFFF, 0x7F800000, 0x7F800001, 0x7FC00000, 0x33800000, 0x34000000,
+)  # fmt: skip
 bits32 = st.integers(0, WORD) | st.sampled_from([e | s for e in EDGES for s in (0, 1 << 31)])
 # Near each other, so that sums cancel and quotients round.
 near = st.tuples(bits32, st.integers(-(1 << 25), 1 << 25)).map(lambda p: (p[0], (p[0] + p[1]) & WORD))

@@ -35,7 +35,8 @@ _CPU_MODELS = {
     "cortex-m7": arm_const.UC_CPU_ARM_CORTEX_M7,
     "cortex-m33": arm_const.UC_CPU_ARM_CORTEX_M33,
 }
-_RCC_MODELS = {"rcc-f4": RccF4, "rcc-g0": RccG0, "rcc-h7": RccH7, "rcc-l5": RccL5}
+_Rcc = RccF4 | RccG0 | RccH7
+_RCC_MODELS: dict[str, type[_Rcc]] = {"rcc-f4": RccF4, "rcc-g0": RccG0, "rcc-h7": RccH7, "rcc-l5": RccL5}
 _SYSTEM, _DWT = 0xE000E000, 0xE0001000
 _CPACR, _CCSIDR, _CYCCNT = 0xE000ED88, 0xE000ED80, 0xE0001004
 _RAM_AT_RESET = b"\xcd"  # RAM holds anything at reset; the same anything every time keeps runs repeatable
@@ -88,7 +89,7 @@ class Board:
         uc.ctl_set_cpu_model(_CPU_MODELS[target.cpu.core])
         self._check_segments()
         self._system: dict[int, int] = {}
-        self._rcc: RccF4 | RccG0 | RccH7 | None = None
+        self._rcc: _Rcc | None = None
         self._models = {p.name: self._model(p) for p in target.peripherals}
         self._asleep = {r.name for r in target.memory if r.enable is not None and not self._enabled(r.enable)}
         for region in target.memory:

@@ -14,33 +14,34 @@ static inline int8_t *add_words(const int8_t *a, const int8_t *b, int8_t *y, con
 {
     uint32_t left, right, low, high;
 #define SSAT(register) "ssat    " register ", #8, " register ", asr #" EDGEC_TEXT(EDGEC_ADD_SHIFT) "\n\t"
-    __asm__ volatile("1:\n\t"
-                     "ldr     %[left], [%[a]], #4\n\t"
-                     "ldr     %[right], [%[b]], #4\n\t"
-                     "pkhbt   %[low], %[left], %[right], lsl #16\n\t" /* elements 0 and 1 of both */
-                     "pkhtb   %[right], %[right], %[left], asr #16\n\t" /* 2 and 3 */
-                     "sxtb16  %[left], %[low]\n\t"
-                     "sxtb16  %[low], %[low], ror #8\n\t"
-                     "sxtb16  %[high], %[right]\n\t"
-                     "smlad   %[left], %[left], %[mults], %[offset]\n\t"
-                     "sxtb16  %[right], %[right], ror #8\n\t"
-                     "smlad   %[low], %[low], %[mults], %[offset]\n\t"
-                     "smlad   %[high], %[high], %[mults], %[offset]\n\t"
-                     SSAT("%[left]")
-                     "smlad   %[right], %[right], %[mults], %[offset]\n\t"
-                     "strb    %[left], [%[y]], #4\n\t"
-                     SSAT("%[low]")
-                     SSAT("%[high]")
-                     "strb    %[low], [%[y], #-3]\n\t"
-                     SSAT("%[right]")
-                     "strb    %[high], [%[y], #-2]\n\t"
-                     "strb    %[right], [%[y], #-1]\n\t"
-                     "cmp     %[a], %[end]\n\t"
+#define WORD                                                                                             \
+    "ldr     %[left], [%[a]], #4\n\t"                                                                    \
+    "ldr     %[right], [%[b]], #4\n\t"                                                                   \
+    "pkhbt   %[low], %[left], %[right], lsl #16\n\t"    /* elements 0 and 1 of both */                   \
+    "pkhtb   %[right], %[right], %[left], asr #16\n\t" /* 2 and 3 */                                     \
+    "sxtb16  %[left], %[low]\n\t"                                                                        \
+    "sxtb16  %[low], %[low], ror #8\n\t"                                                                 \
+    "sxtb16  %[high], %[right]\n\t"                                                                      \
+    "smlad   %[left], %[left], %[mults], %[offset]\n\t"                                                  \
+    "sxtb16  %[right], %[right], ror #8\n\t"                                                             \
+    "smlad   %[low], %[low], %[mults], %[offset]\n\t"                                                    \
+    "smlad   %[high], %[high], %[mults], %[offset]\n\t" SSAT("%[left]")                                  \
+    "smlad   %[right], %[right], %[mults], %[offset]\n\t"                                                \
+    "strb    %[left], [%[y]], #4\n\t" SSAT("%[low]") SSAT("%[high]")                                      \
+    "strb    %[low], [%[y], #-3]\n\t" SSAT("%[right]")                                                   \
+    "strb    %[high], [%[y], #-2]\n\t"                                                                   \
+    "strb    %[right], [%[y], #-1]\n\t"
+    /* Two words a turn; an odd number of words begins with the second. */
+    __asm__ volatile("sub     %[left], %[end], %[a]\n\t"
+                     "tst     %[left], #4\n\t"
+                     "bne     2f\n"
+                     "1:\n\t" WORD "2:\n\t" WORD "cmp     %[a], %[end]\n\t"
                      "bne     1b"
                      : [a] "+&r"(a), [b] "+&r"(b), [y] "+&r"(y), [left] "=&r"(left), [right] "=&r"(right),
                        [low] "=&r"(low), [high] "=&r"(high)
                      : [end] "r"(end), [mults] "r"(mults), [offset] "r"(offset)
                      : "cc", "memory");
+#undef WORD
 #undef SSAT
     return y;
 }
