@@ -18,8 +18,7 @@ from elftools.elf.elffile import ELFFile
 from edgec.artifact import Artifact, load_artifact
 from edgec.build import build
 from edgec.compile import Options, make_program
-from edgec.device.board_sim.probe import ARMV6M, ARMV7M
-from edgec.device.board_sim.timing import native_library
+from edgec.device.board_sim.timing import ARMV6M, ARMV7M, native_library
 from edgec.device.runner import open_runner
 from edgec.device.stack import static_stack_bound
 from edgec.device.toolchain import cpu_flags, zig_binary

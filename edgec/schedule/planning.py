@@ -27,7 +27,7 @@ from edgec.schedule.problem import Buffer, MemoryPlan, Problem, Space
 from edgec.schedule.rows import RowGraph
 from edgec.schedule.schedule import Form, Wishes, allowed, flash_terms
 from edgec.schedule.stages import Schedule
-from edgec.schedule.tile import Chosen, Tiling, choose, combined, searched, segments, tiling_of, untiled
+from edgec.schedule.tile import Chosen, Tiling, choose, combined, order_bound, searched, segments, tiling_of
 from edgec.target import Target
 
 _ROOM = 2**40
@@ -161,7 +161,7 @@ class Planner:
     def _form(self, program: Program) -> _Known:
         form = Form.of(program, self.target, self.choice)
         graph = allowed(form.graph, self.wishes.levers)
-        return _Known(form, graph, segments(graph), untiled(form.graph, ordered=True).peak)
+        return _Known(form, graph, segments(graph), order_bound(form.graph))
 
     def _schedules(self, known: _Known, cost: float) -> list[tuple[Schedule, ...]]:
         if cost not in known.schedules:

@@ -21,7 +21,7 @@ from edgec.schedule.feed import Feeding, by_rows, by_strips, require_feedable
 from edgec.schedule.heads import split_heads
 from edgec.schedule.row_graph import row_graph
 from edgec.schedule.rows import RowGraph
-from edgec.schedule.tile import Goal, Tiling, choose, frontier, untiled
+from edgec.schedule.tile import Goal, Tiling, choose, frontier, order_bound, untiled
 from edgec.target import Target
 
 Lever = Literal["order", "overlap", "tile", "place"]
@@ -91,7 +91,7 @@ def schedule_program(program: Program, target: Target, choice: Choice, wishes: W
     return Scheduled(
         new,
         implementations,
-        min(untiled(form.graph, ordered=True).peak for form in forms),
+        min(order_bound(form.graph) for form in forms),
         min(t.peak for t in found),
         _savings(forms, target, wishes, tiling),
     )

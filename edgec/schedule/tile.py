@@ -85,6 +85,11 @@ def untiled(graph: RowGraph, ordered: bool) -> Tiling:
     )
 
 
+def order_bound(graph: RowGraph) -> int:
+    """Bytes: no order of the operators, each run whole, has a smaller peak."""
+    return best_order(order_graph(graph, stages_of(graph, graph.sizes.keys() - graph.fed))).bound
+
+
 def choose(
     tilings: Sequence[Tiling], goal: Goal, flash_cost: float, flash_bytes: int, capacity: int | None = None
 ) -> Tiling:

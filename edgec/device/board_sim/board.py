@@ -20,8 +20,9 @@ from edgec.device.board_sim.peripherals import (
     Usart,
     power,
 )
-from edgec.device.board_sim.probe import ALL, ARMV6M, ARMV7M, Probe
+from edgec.device.board_sim.probe import Probe
 from edgec.device.board_sim.serial_line import SerialLine
+from edgec.device.board_sim.timing import ALL, ARMV6M, ARMV7M
 from edgec.device.cycles import timing_model
 from edgec.device.elf_image import ElfImage
 from edgec.errors import DeviceError

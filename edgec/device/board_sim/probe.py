@@ -10,14 +10,12 @@ import unicorn
 from unicorn import arm_const
 from unicorn.unicorn_py3 import unicorn as engine
 
-from edgec.device.board_sim.timing import Cost, Machine, flash_names, machine, native_library
+from edgec.device.board_sim.timing import ALL, Cost, Machine, flash_names, machine, native_library
 from edgec.device.cycles import TimingModel
 from edgec.device.elf_image import ElfImage, Function
 from edgec.errors import DeviceError
 
 _OPERATORS_MAX = 4096
-ALL, ARMV7M, ARMV6M = range(3)
-"""Instruction sets: with the DSP set, without, and the small one."""
 
 
 class _State(ctypes.Structure):

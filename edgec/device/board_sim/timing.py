@@ -14,6 +14,8 @@ _FOLDER = Path(__file__).parent
 _SOURCES = ("hook.c", "decode.c", "isa.c", "pipeline.c", "memory.c")
 _HEADERS = ("timing.h",)
 _REGIONS_MAX, _FLASH_MAX = 16, 4
+ALL, ARMV7M, ARMV6M = range(3)
+"""Instruction sets (`instruction_set` of timing.h): with the DSP set, without, and the small one."""
 
 
 class _Region(ctypes.Structure):
