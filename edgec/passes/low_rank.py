@@ -21,6 +21,7 @@ from edgec.passes.movement_maps import is_movement, moved
 
 _COLUMN_BYTES = 8
 """Bias and multiplier of an output column in int8."""
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def fold_low_rank(edit: GraphEdit) -> None:
     for chain in _chains(edit):
         best = _cheapest(chain)
         products = [_product(chain[f.first : f.last]) for f in best]
-        if not all(np.isfinite(array.astype(np.float32)).all() for product in products for array in product):
+        if not all((np.abs(array) <= _LARGEST).all() for product in products for array in product):
             continue
         names = " * ".join(str(f.node.name) for f in chain)
         before = sum(f.macs for f in chain), sum(f.bytes for f in chain)

@@ -25,7 +25,7 @@ from edgec.schedule.loosen import plan_loosely
 from edgec.schedule.memories import memory_spaces
 from edgec.schedule.problem import Buffer, MemoryPlan, Problem, Space
 from edgec.schedule.rows import RowGraph
-from edgec.schedule.schedule import Form, Wishes, allowed, flash_terms
+from edgec.schedule.schedule import Form, Wishes, allowed, flash_cost
 from edgec.schedule.stages import Schedule
 from edgec.schedule.tile import Chosen, Tiling, choose, combined, order_bound, searched, segments, tiling_of
 from edgec.target import Target
@@ -121,12 +121,12 @@ class Planner:
         """
         forms = tuple(zip(*(self._look(group) for group in self._groups(pieces)), strict=True))
         weights = sum(known.form.weights for known in forms[0])
-        cost, reads = flash_terms(self.target, weights)
+        cost = flash_cost(self.target, weights)
         found: dict[Tiling, tuple[tuple[_Known, ...], Chosen]] = {}
         for group in forms:
             for chosen in combined([o for known in group for o in self._schedules(known, cost)], cost):
                 found[_sums(chosen)] = group, chosen
-        tiling = choose(list(found), self.wishes.goal, cost, reads, self.wishes.arena)
+        tiling = choose(list(found), self.wishes.goal, cost, self.wishes.arena)
         layouts = self._laid_out(*found[tiling])
         plan = self._placed(layouts)
         return ShapePlan(

@@ -27,8 +27,6 @@ from edgec.target import Target
 Lever = Literal["order", "overlap", "tile", "place"]
 LEVERS: tuple[Lever, ...] = ("order", "overlap", "tile", "place")
 """What the scheduler may do, each on top of the ones before it; what feeds an image by rows is a matter of the API."""
-_FLASH_READS = {False: 10, True: 4}
-"""How often a balanced schedule may read all weights on average; the second where they lie in external memory."""
 _LINE = 32
 """Bytes of weights that one wait for flash brings."""
 
@@ -99,7 +97,7 @@ def schedule_program(program: Program, target: Target, choice: Choice, wishes: W
 
 def _tile(forms: Sequence[Form], target: Target, wishes: Wishes) -> tuple[Tiling, dict[Tiling, Form]]:
     """The tiling that serves the wishes best, and all that were found with what they are tilings of."""
-    cost, reads = flash_terms(target, forms[0].weights)
+    cost = flash_cost(target, forms[0].weights)
     found: dict[Tiling, Form] = {}
     for form in forms:
         graph = allowed(form.graph, wishes.levers)
@@ -107,14 +105,14 @@ def _tile(forms: Sequence[Form], target: Target, wishes: Wishes) -> tuple[Tiling
             graph = by_rows(form.program, graph)
         tilings = frontier(graph, cost) if "tile" in wishes.levers else [untiled(graph, "order" in wishes.levers)]
         found |= dict.fromkeys(tilings if wishes.feed == "whole" else by_strips(form.program, tilings), form)
-    return choose(list(found), wishes.goal, cost, reads, wishes.arena), found
+    return choose(list(found), wishes.goal, cost, wishes.arena), found
 
 
-def flash_terms(target: Target, weights: int) -> tuple[float, int]:
-    """What reading a byte of `weights` bytes is worth in instructions, and how many a balanced schedule may read."""
-    inside = weights <= target.internal_flash().size
-    states = machine_of(target).flash_wait_states if inside else max(r.wait_states for r in target.flash_regions())
-    return states / _LINE, _FLASH_READS[not inside] * weights
+def flash_cost(target: Target, weights: int) -> float:
+    """Instructions that reading a byte is worth, of `weights` bytes of which the internal flash holds what it can."""
+    inside = min(1.0, target.internal_flash().size / max(weights, 1))
+    slowest = max(region.wait_states for region in target.flash_regions())
+    return (inside * machine_of(target).flash_wait_states + (1 - inside) * slowest) / _LINE
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,10 @@ from edgec.schedule.stages import (
 Goal = Literal["ram", "balanced", "speed"]
 _SLOWER = 1.04
 """How many more instructions than the fastest schedule a balanced one may take, by the estimate."""
+_WAITS = 0.1
+"""What a balanced schedule may wait for flash more than the fastest, as a part of its instructions, by the estimate
+(which knows of no cache but that few weights stay in it).
+"""
 _REMEMBERED = 1024
 _LONG, _LONGEST = 20, 40
 """Operators of a segment, where it can be cut at all; from the first on several values may cross the cut."""
@@ -90,17 +94,14 @@ def order_bound(graph: RowGraph) -> int:
     return best_order(order_graph(graph, stages_of(graph, graph.sizes.keys() - graph.fed))).bound
 
 
-def choose(
-    tilings: Sequence[Tiling], goal: Goal, flash_cost: float, flash_bytes: int, capacity: int | None = None
-) -> Tiling:
+def choose(tilings: Sequence[Tiling], goal: Goal, flash_cost: float, capacity: int | None = None) -> Tiling:
     """The tiling that serves `goal` best.
 
     Args:
         tilings: of one program, of several forms of it perhaps.
         goal: "ram" for the smallest peak, "speed" for the lowest cost, "balanced" for the smallest peak that takes next
-            to no more instructions than the fastest and reads no more than `flash_bytes` (or than the fastest does).
+            to no more instructions than the fastest and does not wait much longer for flash.
         flash_cost: as for `frontier`.
-        flash_bytes: bytes of flash that a balanced tiling may read.
         capacity: most bytes; where none fits, the smallest is taken.
     """
     smallest = sorted(tilings, key=lambda t: (t.peak, t.instructions, t.flash_bytes))
@@ -111,8 +112,10 @@ def choose(
     fastest = min(smallest, key=lambda t: t.instructions + flash_cost * t.flash_bytes)
     if goal == "speed":
         return fastest
-    most = max(flash_bytes, fastest.flash_bytes), _SLOWER * min(t.instructions for t in tilings)
-    return next((t for t in smallest if t.flash_bytes <= most[0] and t.instructions <= most[1]), fastest)
+    least = min(t.instructions for t in tilings)
+    waits = flash_cost * fastest.flash_bytes + _WAITS * least
+    good = (t for t in smallest if t.instructions <= _SLOWER * least and flash_cost * t.flash_bytes <= waits)
+    return next(good, fastest)
 
 
 def tiling_of(parts: Sequence[RowGraph], chosen: Chosen) -> Tiling:
