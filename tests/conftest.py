@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from hypothesis import settings
 from tests.command_line import Answer, done
 from tests.small_models import IMAGE, patch_classifier, samples, step_model
 
-# A time limit on each example would fail tests on a busy machine.
-settings.register_profile("edgec", deadline=None)
-settings.load_profile("edgec")
+# A time limit on each example would fail tests on a busy machine. The same examples every time, so that a change is
+# judged and not chance; `scripts/test-slow` looks for new ones.
+settings.register_profile("edgec", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None)
+settings.load_profile(os.environ.get("EDGEC_EXAMPLES", "edgec"))
 
 
 @dataclass(frozen=True)

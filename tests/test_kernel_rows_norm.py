@@ -18,6 +18,7 @@ from edgec.device.toolchain import Source, build_host_library
 from edgec.kernels import HandKernel, kernels_for
 from edgec.operators import Case, get_operator
 from edgec.operators.layer_norm import constants
+from edgec.resources import runtime_dir
 
 NAMES = ("layer_norm_s8", "rms_norm_s8")
 FIXTURE = Path(__file__).parent / "fixtures" / "reciprocal_root.c"
@@ -40,9 +41,9 @@ def norm_case(op: str, x: np.ndarray, rng: np.random.Generator, source: float = 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    library = ctypes.CDLL(
-        str(build_host_library([Source(FIXTURE, "kernels", False)], [], tmp_path_factory.mktemp("r")))
-    )
+    includes = [runtime_dir() / "include"]
+    folder = tmp_path_factory.mktemp("r")
+    library = ctypes.CDLL(str(build_host_library([Source(FIXTURE, "kernels", False)], includes, folder)))
     for function in (library.wrong_roots, library.wrong_steps):
         function.restype = ctypes.c_uint64
         function.argtypes = [ctypes.c_uint64] * (3 if function is library.wrong_roots else 4)
