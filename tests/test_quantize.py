@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -475,6 +475,7 @@ def test_activation_params_hold_zero_and_both_ends(a: float, b: float, symmetric
 
 
 @given(st.lists(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=20), min_size=1, max_size=6))
+@example([[4096.0], [-5e-324]])
 def test_statistics_cover_the_extremes_and_do_not_depend_on_order(batches: list[list[float]]) -> None:
     forward, backward = ValueStatistics(), ValueStatistics()
     for batch in batches:

@@ -49,7 +49,9 @@ class ValueStatistics:
         if self.width == 0.0:  # only zeros so far: they belong to the bin that starts at zero, whatever the width
             self.counts[HISTOGRAM_BINS // 2] += flat.size
             return
-        bins = np.floor(flat / self.width).astype(np.int64) + HISTOGRAM_BINS // 2
+        steps = flat / self.width
+        bins = np.floor(steps).astype(np.int64) + HISTOGRAM_BINS // 2
+        bins[(steps == 0) & (flat < 0)] -= 1  # so small that the quotient is 0, and still below it
         self.counts += np.bincount(bins, minlength=HISTOGRAM_BINS)
 
     def range(
