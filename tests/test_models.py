@@ -112,14 +112,14 @@ def test_memory_starts_stable():
 
 def test_memory_remembers_its_window():
     """The defining property: the coefficients, weighted by the Legendre polynomials, give back the input."""
-    from edgec.models.recurrent import legendre_memory
+    from edgec.models.layers.legendre import legendre_memory
 
     order, window = 12, 200
-    a, b = (matrix.double().numpy() for matrix in legendre_memory(order, window))
+    a, b = (matrix.numpy() for matrix in legendre_memory(order, window))
     signal = np.sin(2 * np.pi * np.arange(3 * window) / 150) + 0.3 * np.cos(2 * np.pi * np.arange(3 * window) / 90)
     m = np.zeros(order)
     for u in signal:
-        m = m + a @ m + b[:, 0] * u
+        m = a @ m + b * u
     for delay in (20, 60, 100, 150):
         polynomial = np.polynomial.legendre.legval(2 * delay / window - 1, m)
         assert polynomial == pytest.approx(signal[-1 - delay], abs=0.05)

@@ -21,23 +21,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from edgec.models.layers.legendre import legendre_memory
 from edgec.models.registry import register_model
-
-
-def legendre_memory(order: int, window: float) -> tuple[Tensor, Tensor]:
-    """(A, B) of the update `m + A m + B u`: float [order, order] and [order, 1], computed in float64.
-
-    Args:
-        order: number of Legendre coefficients.
-        window: how many steps the memory spans.
-    """
-    i = torch.arange(order, dtype=torch.float64)
-    signs = torch.where(i[:, None] < i[None, :], -1.0, (-1.0) ** (i[:, None] - i[None, :] + 1))
-    continuous_a = (2 * i[:, None] + 1) * signs / window
-    continuous_b = ((2 * i + 1) * (-1.0) ** i)[:, None] / window
-    a = torch.linalg.matrix_exp(continuous_a) - torch.eye(order, dtype=torch.float64)
-    b = torch.linalg.solve(continuous_a, a @ continuous_b)
-    return a.float(), b.float()
 
 
 class RecurrentMemory(nn.Module):
@@ -63,8 +48,8 @@ class RecurrentMemory(nn.Module):
         self.out = nn.Linear(hidden, outputs)
         a, b = legendre_memory(memory, window)
         with torch.no_grad():
-            self.A.weight.copy_(a)
-            self.B.weight.copy_(b)
+            self.A.weight.copy_(a - torch.eye(memory, dtype=a.dtype))  # the update is written as m + A m
+            self.B.weight.copy_(b[:, None])
 
     def forward(self, x: Tensor, h: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One step of every sequence in the batch; the state of the first step is zero."""
