@@ -49,9 +49,7 @@ def export(
     Args:
         model: name of a registered model, or any torch module whose `forward` takes float32 tensors.
         out_path: the file to write; its folder is created.
-        checkpoint: a file of torch.save with the module's state dict, or with a dict that holds it under
-            "model"; it is loaded into the module. Only tensors and plain containers are unpickled
-            (`weights_only=True`).
+        checkpoint: see `load_checkpoint`; it is loaded into the module.
         seed: of the fresh weights, when `model` is a name; a checkpoint replaces them.
         inputs: name and shape (batch of 1 included) of every argument of `forward`; needed for a module,
             known for a registered name.
@@ -92,7 +90,13 @@ def export(
 
 
 def load_checkpoint(module: nn.Module, path: Path) -> None:
-    """Load weights into `module`, in place; see `export` for what the file may hold.
+    """Load weights into `module`, in place.
+
+    Args:
+        module: changed.
+        path: a file of torch.save with the module's state dict, or with a dict that holds it under "model" (only
+            tensors and plain containers are unpickled); or an ONNX file that `export` made of such a module, where
+            every weight is there under its name in the module.
 
     Raises:
         UsageError: the file does not exist, is not a checkpoint, holds more than tensors, or is of another
@@ -102,11 +106,14 @@ def load_checkpoint(module: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise UsageError(f"checkpoint {path} does not exist")
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".onnx":
+            loaded = _initializers(path, module)
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a foreign file fails in torch, zipfile or pickle with a type of its own
         raise UsageError(
             f"{path} cannot be read as a checkpoint",
-            need="a file of torch.save with tensors and plain containers only",
+            need="a file of torch.save with tensors and plain containers only, or an exported ONNX file",
             have=_first_line(error),
         ) from error
     if isinstance(loaded, dict) and isinstance(loaded.get("model"), dict):
@@ -119,6 +126,18 @@ def load_checkpoint(module: nn.Module, path: Path) -> None:
             need=f"a state dict of {type(module).__name__}",
             have="; ".join(line.strip() for line in str(error).splitlines()[1:3]) or _first_line(error),
         ) from error
+
+
+def _initializers(path: Path, module: nn.Module) -> dict[str, torch.Tensor]:
+    """The initializers of an ONNX file that have names of the module's weights."""
+    import torch
+    from onnx import numpy_helper
+
+    from edgec.model import load_model
+
+    known = module.state_dict()
+    arrays = {t.name: numpy_helper.to_array(t) for t in load_model(path).proto.graph.initializer if t.name in known}
+    return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
 
 def max_abs_error(module: nn.Module, path: Path, *, seed: int = 0, samples: int = 4) -> float:

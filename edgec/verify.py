@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One model in all the forms that it takes on its way, side by side on the same samples.
 
-`float` and `graph` (QDQ, or canonical float32) run in ONNX Runtime, `definitions` are the operators' NumPy
-definitions, `host C` is the generated C on this machine, `board` the same C on the simulated board. The last three are
-integers and must be equal bit for bit.
+A stateful model of the zoo comes first in torch, in parallel and step by step. `float` and `graph` (QDQ, or canonical
+float32) run in ONNX Runtime, `definitions` are the operators' NumPy definitions, `host C` is the generated C on this
+machine, `board` the same C on the simulated board. The last three are integers and must be equal bit for bit.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from edgec.target import Target
 
 Array = npt.NDArray[Any]
 Samples = Mapping[str, Array]
+Form = Callable[[Samples], Iterator[dict[str, Array]]]
+"""Runs a stream of samples, [S, *ONNX shape] by input name, and yields the outputs of each."""
 Progress = Callable[[str, int, int], None]
 """Told the form, the number of samples done and their total."""
 
@@ -48,12 +50,14 @@ class Subject:
         original: the float model, or None when only its quantized form is there.
         graph: what was compiled: QDQ, or canonical float32.
         artifact: what came out.
+        forms: further forms by name, which come first: a model of the zoo in torch, in parallel and step by step.
     """
 
     name: str
     original: Model | None
     graph: Model
     artifact: Artifact
+    forms: Mapping[str, Form] = field(default_factory=dict)
 
     @property
     def integer(self) -> bool:
@@ -139,12 +143,40 @@ def subject_of_artifact(path: Path) -> Subject:
 
 
 def subject_of_model(
-    model: Model, target: Target, options: Options, folder: Path, tell: Callable[[str], None] = lambda _: None
+    model: Model,
+    target: Target,
+    options: Options,
+    folder: Path,
+    tell: Callable[[str], None] = lambda _: None,
+    forms: Mapping[str, Form] | None = None,
 ) -> Subject:
     """Compile `model` into `folder` and take what came out."""
     artifact = compile_model(model, target, folder, options, tell)
     original = None if is_quantized(model) else model
-    return Subject(model.name, original, load_model(folder / MODEL_COPY), artifact)
+    return Subject(model.name, original, load_model(folder / MODEL_COPY), artifact, forms or {})
+
+
+def torch_forms(name: str, checkpoint: Path | None = None) -> dict[str, Form]:
+    """A stateful model of the zoo in torch: "parallel", where it has that form, and "torch step".
+
+    Args:
+        name: of a registered model.
+        checkpoint: its weights, see `edgec.export.load_checkpoint`; fresh ones without it, the same as `export` gives.
+    """
+    from edgec.export import load_checkpoint
+    from edgec.models import streams
+    from edgec.models.registry import get_model
+
+    record = get_model(name)
+    if not record.stateful:
+        return {}
+    module = record.build()
+    if checkpoint is not None:
+        load_checkpoint(module, checkpoint)
+    step: dict[str, Form] = {"torch step": lambda samples: streams.step_stream(module, record, samples)}
+    if not streams.has_parallel(module):
+        return step
+    return {"parallel": lambda samples: streams.parallel_stream(module, record, samples), **step}
 
 
 def compare(subject: Subject, samples: Samples, tell: Progress = lambda *_: None) -> Comparison:
@@ -170,6 +202,8 @@ def compare(subject: Subject, samples: Samples, tell: Progress = lambda *_: None
             tell(form, step + 1, total)
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
+    for form, run in subject.forms.items():
+        result.real[form] = take(form, run(samples))
     if subject.original is not None:
         result.real["float"] = take("float", _stream(subject.original, samples))
     graph = "QDQ" if subject.integer else "canonical"

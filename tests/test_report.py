@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -27,7 +27,7 @@ from tests.conftest import Compiled
 from tests.small_models import attention_block, samples
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-VOID = {"meta", "br", "line", "rect", "path", "input"}
+VOID = {"meta", "br", "line", "rect", "path", "circle", "input"}
 HOSTILE = "</script><img src=x onerror=\"alert('1')\">&amp;\u202e\x07"
 
 
@@ -234,6 +234,27 @@ def hostile(facts: Facts) -> Facts:
     for port in (*manifest["inputs"], *manifest["outputs"], *manifest["constants"]):
         port["name"] = HOSTILE + port["name"]
     return Facts(HOSTILE, manifest, profile, facts.ram_have, facts.flash_have, facts.clock_hz)
+
+
+def test_drift_is_drawn_on_logarithmic_axes(facts: Facts) -> None:
+    """Ten times the steps are as far to the right each time, ten times the error as far up; equal curves are one."""
+
+    def stretch(first: int, last: int, error: float) -> dict[str, Any]:
+        return {"first": first, "last": last, "relative_error": error, "top1": 0.995}
+
+    curve = [stretch(0, 1, 0.1), stretch(9, 10, 0.01), stretch(99, 100, 0.001)]
+    outputs = {HOSTILE: {"host C": curve, "board": list(curve), "QDQ": [stretch(0, 100, 0.01)]}}
+    drift = {"steps": 100, "reference": "float", "outputs": outputs}
+    text = page(replace(facts, drift=drift))
+    assert "<img" not in text
+    dots = [t for t in parsed(text).tags if t.name == "circle"]
+    assert [str(t.attributes["data-tip"]).split(",")[0] for t in dots] == ["host C = board"] * 3 + ["QDQ"]
+    x, y = ([float(t.attributes[a] or 0) for t in dots[:3]] for a in ("cx", "cy"))
+    assert x[2] - x[1] == pytest.approx(x[1] - x[0], abs=0.1)
+    assert y[2] - y[1] == pytest.approx(y[1] - y[0], abs=0.1)
+    assert x[0] < x[1]
+    assert y[0] < y[1]
+    assert "Drift" not in [t.text for t in parsed(page(facts)).tags if t.name == "h2"]
 
 
 @pytest.mark.parametrize("two", [False, True])

@@ -126,6 +126,42 @@ def test_a_model_of_the_zoo_by_its_name() -> None:
     assert answer["equal"] is True
 
 
+def test_a_stateful_model_of_the_zoo_begins_with_both_forms_in_torch() -> None:
+    """Weights from the exported file of a trained model: all float forms agree to rounding, the program's closely."""
+    pytest.importorskip("torch")
+    digits = Path(__file__).parents[1] / "examples" / "spoken_digits"
+    files = "--input", digits / "calibration.npz", "--checkpoint", digits / "gru_spoken_digits.onnx"
+    told = done("verify", "gru-spoken-digits", *files, "--steps", "60", "--target", "host-c", "--json").json
+    forms = {f["form"]: f for f in told["outputs"]["logits"]}
+    assert list(forms) == ["parallel", "torch step", "float", "QDQ", "definitions", "host C"]
+    assert told["reference"] == "parallel"
+    assert 0 < forms["torch step"]["largest"] < 1e-5
+    assert forms["float"]["largest"] < 1e-5
+    assert 0.99 < forms["host C"]["cosine"] < 1
+
+
+def test_the_parallel_form_goes_on_from_chunk_to_chunk() -> None:
+    pytest.importorskip("torch")
+    from edgec.models.registry import get_model
+    from edgec.models.streams import parallel_stream, step_stream
+
+    record = get_model("gru-spoken-digits")
+    module = record.build(3)
+    frames = {"frame": np.random.default_rng(0).normal(size=(11, 1, 40)).astype(np.float32)}
+    steps = np.stack([row["logits"] for row in step_stream(module, record, frames)])
+    for chunk in (1, 4, 11, 500):
+        chunked = np.stack([row["logits"] for row in parallel_stream(module, record, frames, chunk)])
+        assert chunked.shape == steps.shape == (11, 1, 10)
+        np.testing.assert_allclose(chunked, steps, atol=1e-6)
+
+
+def test_a_checkpoint_is_for_models_of_the_zoo(patches_f746: Compiled) -> None:
+    for subject in (patches_f746.model, patches_f746.path):
+        answer = edgec("verify", subject, "--checkpoint", patches_f746.model)
+        assert answer.code == 2
+        assert "--checkpoint" in answer.err
+
+
 @pytest.mark.parametrize(
     ("arrays", "needed"),
     [

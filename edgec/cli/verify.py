@@ -17,7 +17,7 @@ from edgec.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
     from edgec.model import Model
-    from edgec.verify import Comparison, Labels, Samples, Subject
+    from edgec.verify import Comparison, Form, Labels, Samples, Subject
 
 NAME = "verify"
 HELP = (
@@ -26,6 +26,8 @@ HELP = (
 )
 EXAMPLE = "edgec verify model.onnx --input samples.npz --labels labels.npz --calibration calibration.npz"
 DEFAULT_TARGET = "stm32f746"
+MOST_CALIBRATION = 1000
+"""Samples of those that are compared that calibration takes, when it is given none."""
 
 
 def command(
@@ -43,6 +45,10 @@ def command(
         Path | None, typer.Option(help="npz with the class of each sample (below 0: not counted): adds accuracy.")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Use the first N samples or steps.")] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Weights of a model of the zoo: a file of torch.save, or its exported ONNX file."),
+    ] = None,
     calibration: Calibration = None,
     target: Annotated[
         str | None,
@@ -62,15 +68,24 @@ def command(
             from edgec.verify import subject_of_artifact
 
             given = {"--target": target, "--calibration": calibration, "--state": state, "--input-shape": input_shape}
-            given |= {"--input-norm": input_norm}
+            given |= {"--input-norm": input_norm, "--checkpoint": checkpoint}
             refused = [option for option, value in given.items() if value]
             if refused:
                 raise UsageError(f"{', '.join(refused)} is for models: {subject} is compiled already")
             found, samples = subject_of_artifact(place), None
             notes: list[str] = []
         else:
+            forms: dict[str, Form] = {}
+            if place.suffix == ".onnx" or place.exists():
+                if checkpoint is not None:
+                    raise UsageError(
+                        "--checkpoint is for models of the zoo, by name", have=subject, hint="edgec models"
+                    )
+            else:
+                place, forms = _exported(subject, checkpoint, Path(folder))
             found, samples, notes = _compiled(
-                place if place.suffix == ".onnx" or place.exists() else _exported(subject, Path(folder)),
+                place,
+                forms,
                 Path(folder) / "artifact",
                 _Choice(
                     input_, calibration, steps, target or DEFAULT_TARGET, precision, state, input_shape, input_norm
@@ -94,14 +109,17 @@ class _Choice:
     norms: list[str] | None
 
 
-def _exported(name: str, folder: Path) -> Path:
+def _exported(name: str, checkpoint: Path | None, folder: Path) -> tuple[Path, dict[str, Form]]:
     from edgec.export import export
 
-    return export(name, folder / f"{name}.onnx")
+    file = export(name, folder / f"{name}.onnx", checkpoint=checkpoint)
+    from edgec.verify import torch_forms
+
+    return file, torch_forms(name, checkpoint)
 
 
 def _compiled(
-    file: Path, out: Path, choice: _Choice, tell: Callable[[str], None]
+    file: Path, forms: dict[str, Form], out: Path, choice: _Choice, tell: Callable[[str], None]
 ) -> tuple[Subject, Samples | None, list[str]]:
     from edgec.target import load_target
 
@@ -115,10 +133,10 @@ def _compiled(
     notes = list(model.notes)
     samples = _samples(choice.input, model, choice.steps, notes)
     if calibration is None and choice.precision is Precision.INT8:
-        calibration = samples
+        calibration = {name: array[:MOST_CALIBRATION] for name, array in samples.items()}
         notes.append("calibrated on the samples that are compared: give --calibration")
     options = Options(choice.precision.value, calibration=calibration)
-    return subject_of_model(model, chosen, options, out, tell), samples, notes
+    return subject_of_model(model, chosen, options, out, tell, forms), samples, notes
 
 
 def _samples(path: Path | None, model: Model, steps: int | None, notes: list[str]) -> Samples:

@@ -15,6 +15,8 @@ from edgec.errors import UsageError
 
 PROFILE = "profile.json"
 """A profile beside the manifest: what `edgec profile DIR --json` printed."""
+DRIFT = "drift.json"
+"""Drift beside the manifest, where `edgec verify DIR` leaves it for a stateful program."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class Facts:
         profile: of one run, as `edgec profile --json` has it, or None.
         ram_have, flash_have: bytes that the target has; 0 for one without memories.
         clock_hz: of the target's core.
+        drift: how far a stream is from float step by step, as `edgec verify` found it, or None.
     """
 
     folder: str
@@ -101,6 +104,7 @@ class Facts:
     ram_have: int
     flash_have: int
     clock_hz: int | None
+    drift: Mapping[str, Any] | None = None
 
     @property
     def title(self) -> str:
@@ -190,7 +194,21 @@ def read_facts(artifact: Artifact, profile: Mapping[str, Any] | None = None) -> 
         sum(s.size for s in target.ram_spans()),
         sum(r.size for r in target.flash_regions()),
         target.cpu.clock_hz,
+        _stored_drift(artifact),
     )
+
+
+def _stored_drift(artifact: Artifact) -> Mapping[str, Any] | None:
+    path = artifact.path / DRIFT
+    if not path.exists():
+        return None
+    hint = f"edgec verify {artifact.path} --steps 10000"
+    try:
+        drift: Mapping[str, Any] = json.loads(path.read_text())
+        same = drift["model_id"] == artifact.manifest["model_id"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise UsageError(f"{path} is not what `edgec verify` writes", hint=hint) from None
+    return drift if same else None
 
 
 def stored_profile(artifact: Artifact) -> Mapping[str, Any] | None:

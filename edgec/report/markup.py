@@ -7,7 +7,7 @@ import html
 import unicodedata
 
 MINUS = "\N{MINUS SIGN}"
-_VOID = frozenset(("meta", "br", "line", "rect", "path", "input"))
+_VOID = frozenset(("meta", "br", "line", "rect", "path", "circle", "input"))
 
 
 class Markup(str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgec.report import charts, diff, flash, memory, tables
+from edgec.report import charts, diff, drift, flash, memory, tables
 from edgec.report.facts import Facts
 from edgec.report.markup import Markup, element, join
 
@@ -21,6 +21,7 @@ def page(facts: Facts) -> str:
         _section("Bounds, and what each lever saved", _untouched(facts), charts.levers(facts)),
         _section("Flash by layer", flash.flash_map(facts), _details("The same as a table", _layers(facts))),
         _section("Operators", tables.operators(facts), tables.families(facts)),
+        _section("Drift", drift.drift_pictures(facts.drift)) if facts.drift else None,
         _section("Inputs and outputs", tables.ports(facts)),
         _section("Made by", tables.tools(facts)),
     ]  # fmt: skip

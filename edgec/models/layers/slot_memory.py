@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A memory of slots that is read by attention and written a slot, or a share of every slot, at a time.
+
+    read:   p = softmax(q W_k M^T / sqrt(depth)) M,   q = x W_q     (values are the slots themselves)
+    write:  `causal_conv.push`, first in, first out; or `GatedWrite`
+
+Source of the read: Z. He et al., "HMT: Hierarchical Memory Transformer for Efficient Long Context Language Processing",
+NAACL 2025 (arXiv:2405.06067), memory retrieval. A read does not depend on the order of the slots, so that a memory that
+is pushed is a ring to the compiler.
+
+Our reading: (q W_k) M^T instead of q (W_k M^T)^T, the same number by associativity, costs one small product instead of
+one for each slot. An empty slot is zero: its score is 0 and it adds nothing, so a young memory answers with a smaller
+vector and no step depends on a count. (The authors' code lets the memory grow from one slot, which has no static shape.)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class SlotRead(nn.Module):
+    """x float [B, inputs], slots float [B, N, dim] -> float [B, dim].
+
+    Args:
+        inputs: width of the query.
+        dim: width of a slot.
+        depth: width in which query and slot are compared.
+    """
+
+    def __init__(self, inputs: int, dim: int, depth: int) -> None:
+        super().__init__()
+        self.scale = depth**-0.5
+        self.query = nn.Linear(inputs, depth, bias=False)
+        self.key = nn.Linear(depth, dim, bias=False)
+
+    def forward(self, x: Tensor, slots: Tensor) -> Tensor:
+        """What the slots answer."""
+        scores = self.key(self.query(x))[:, None] @ slots.transpose(1, 2)
+        return (torch.softmax(scores * self.scale, dim=-1) @ slots)[:, 0]
+
+
+class GatedWrite(nn.Module):
+    """Every slot moves towards the new content by a gate of its own: M_i' = M_i + g_i (c - M_i).
+
+    g = sigmoid(x W_g + b), c = x W_c. Shapes: x float [B, inputs], slots float [B, N, dim] -> slots' likewise.
+
+    Args:
+        inputs: width of x.
+        slots: N.
+        dim: width of a slot.
+        bias: b at the start; below 0 slots keep what they hold.
+    """
+
+    def __init__(self, inputs: int, slots: int, dim: int, bias: float = -2.0) -> None:
+        super().__init__()
+        self.gate = nn.Linear(inputs, slots)
+        self.content = nn.Linear(inputs, dim)
+        nn.init.constant_(self.gate.bias, bias)
+
+    def forward(self, x: Tensor, slots: Tensor) -> Tensor:
+        """The slots after the write."""
+        g = torch.sigmoid(self.gate(x))[:, :, None]
+        return slots + g * (self.content(x)[:, None] - slots)
