@@ -45,7 +45,7 @@ _FORM = {
 
 @dataclass(frozen=True)
 class ArtifactPort:
-    """An input or output as `edgec run` needs it: `dtype` int8 with scale and zero_point, or float32 without."""
+    """An input or output as `edgec run` needs it: int8 or int16 with scale and zero_point, or float32 without."""
 
     name: str
     shape: tuple[int, ...]

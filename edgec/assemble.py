@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgec.errors import UnsupportedError
 from edgec.lower.lower import INTERFACE_KEY
-from edgec.model import Model
+from edgec.model import Model, float_node_names
 from edgec.operators import TensorType, get_operator
-from edgec.operators.integer import quantize_real
+from edgec.operators.integer import quantize_to
 from edgec.passes.layout import layouts
 from edgec.program import Call, Port, Program, Quantization, State, Tensor, live_ranges
 
@@ -43,12 +43,17 @@ def assemble(model: Model, lowered: Lowered, *, original: Model, macs: int) -> P
         quant = _quantization(border.get(pair.input))
         reset = pair.reset
         if quant is not None:
-            reset = int(quantize_real(reset, quant.scale, quant.zero_point))
+            reset = int(quantize_to(lowered.tensors[pair.input].type.dtype, reset, quant.scale, quant.zero_point))
         result = by_output[_tensor(border, pair.output)]
         states.append(State(pair.input, pair.output, pair.input, result, reset, quant))
+    for entry in _interface(model).get("internal", []):  # cursors of rings: no names in the model
+        name, result = str(entry["name"]), by_output[str(entry["tensor"])]
+        states.append(State(name, result, name, result, float(entry["reset"])))
     program = Program(
         original.name, lowered.tensors, lowered.calls, inputs, outputs, states, dict(lowered.functions), macs
     )
+    if border:
+        program.float_nodes = float_node_names(proto)
     _bind_states(program)
     _name_calls_apart(program)
     return program
@@ -64,12 +69,15 @@ def _name_calls_apart(program: Program) -> None:
         taken.add(call.name)
 
 
-def _border(model: Model) -> dict[str, dict[str, Any]]:
+def _interface(model: Model) -> dict[str, list[dict[str, Any]]]:
     text = next((p.value for p in model.proto.metadata_props if p.key == INTERFACE_KEY), None)
-    if text is None:
-        return {}
-    interface = json.loads(text)
-    return {entry["name"]: entry for entry in (*interface["inputs"], *interface["outputs"])}
+    loaded: dict[str, list[dict[str, Any]]] = {} if text is None else json.loads(text)
+    return loaded
+
+
+def _border(model: Model) -> dict[str, dict[str, Any]]:
+    interface = _interface(model)
+    return {entry["name"]: entry for entry in (*interface.get("inputs", []), *interface.get("outputs", []))}
 
 
 def _quantization(entry: dict[str, Any] | None) -> Quantization | None:

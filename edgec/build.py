@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgec.artifact import MANIFEST, TARGET_COPY, write_json
-from edgec.device.port import bench_includes, bench_sources
+from edgec.device.port import bench_includes, bench_sources, with_board_math
 from edgec.device.stack import StackBound, static_stack_bound
 from edgec.device.toolchain import Firmware, Source, build_firmware, build_host_library
 from edgec.emit.bench import bench_source
@@ -56,7 +56,12 @@ def includes(folder: Path) -> list[Path]:
 
 
 def host_sources(folder: Path, prefix: str) -> list[Source]:
-    """What the host library of an artifact is made from, and the firmware beside its port: model, kernels, glue."""
+    """What the host library of an artifact is made from: model, kernels, glue, the board's functions of <math.h>."""
+    return with_board_math(_bench_sources(folder, prefix))
+
+
+def _bench_sources(folder: Path, prefix: str) -> list[Source]:
+    """Model, kernels, glue: what host library and firmware share."""
     return [*_model_sources(folder, prefix), Source(folder / "bench" / "bench.c", "bench")]
 
 
@@ -119,7 +124,7 @@ def _copy_runtime(built: Built, folder: Path) -> None:
 def _firmware(built: Built, folder: Path) -> tuple[Firmware, StackBound]:
     bench = folder / "bench"
     (bench / "board.h").write_text(board_header(built.target))
-    sources = [*host_sources(folder, built.prefix), *bench_sources()]
+    sources = [*_bench_sources(folder, built.prefix), *bench_sources()]
     paths = [*includes(folder), *bench_includes()]
     reserve = DEFAULT_STACK_BYTES
     while True:

@@ -18,12 +18,15 @@ from edgec.build import build, package_files
 from edgec.emit.model import Built
 from edgec.emit.package import write_package
 from edgec.errors import FitError, UnsupportedError, UsageError
+from edgec.front_end import features_alone
 from edgec.kernels.select import Choice
 from edgec.kernels.share import share_equal
 from edgec.lower import lower_to_integers
 from edgec.lower.attention import fuse_attention
+from edgec.lower.front_end import fed_by_samples, insert_front_end, require_integers
 from edgec.lower.fuse import fuse_dense
-from edgec.model import Model, save_model
+from edgec.lower.rings import with_rings
+from edgec.model import Model, float_node_names, save_model, with_float_nodes
 from edgec.passes.canonicalize import canonicalize
 from edgec.passes.float_form import float_form
 from edgec.passes.layout import device_layout
@@ -57,6 +60,7 @@ class Options:
         ram: most bytes of RAM that the program may take, all counted; None for what the target has.
         feed: whether the image comes in whole, into a buffer of its own, or by rows.
         levers: what the scheduler may do; all of it but to measure what each saves.
+        allow_float: whether nodes of a quantized model that have no integer form may compute in float32.
         packages: build systems (of `edgec.emit.package.LAYOUTS`) to lay the files out for.
     """
 
@@ -70,6 +74,7 @@ class Options:
     ram: int | None = None
     feed: Feeding = "whole"
     levers: Sequence[Lever] = LEVERS
+    allow_float: bool = False
 
 
 def compile_model(
@@ -96,7 +101,7 @@ def compile_model(
             )  # offsets; checked
             dump.plan("5-plan.txt", plan)
             progress("emit C, compile, link")
-            save_model(graph, part / MODEL_COPY)
+            save_model(with_float_nodes(graph, program.float_nodes), part / MODEL_COPY)
             built = Built(program, kernels, plan, state, target, weights, scheduled)
             build(built, model, part)  # phase 6: C, binary, manifest
             _require_ram(part, options.ram)
@@ -131,7 +136,10 @@ def lower_program(graph: Model, original: Model, options: Options, progress: Pro
     progress("lower to integer operators")
     graph = device_layout(graph)  # phase 3: images channels-last; integer operators
     if options.precision == "int8":
-        graph = dump.model("3-integer", fuse_dense(fuse_attention(lower_to_integers(graph))))
+        graph = with_rings(fuse_attention(_integers(graph, options)))
+        original.notes.extend(n for n in graph.notes if n not in original.notes)
+        graph = fuse_dense(graph)
+        graph = dump.model("3-integer", insert_front_end(graph, original))
     else:
         graph = dump.model("3-float", float_form(graph))
     progress("import into TVM, generate C")
@@ -140,8 +148,12 @@ def lower_program(graph: Model, original: Model, options: Options, progress: Pro
     lowered = through_tvm(graph.proto)  # phase 4: Relax: legalize, fuse, generate
     dump.text("4-relax.py", lowered.relax_text)
     # What TVM fused itself has no record that counts; the graph's own products do.
-    macs = sum(call.macs for call in lowered.calls) or graph.macs()
-    return assemble(graph, lowered, original=original, macs=macs)
+    macs = sum(call.macs for call in lowered.calls) + graph.macs()
+    return assemble(graph, lowered, original=fed_by_samples(original), macs=macs)
+
+
+def _integers(graph: Model, options: Options) -> Model:
+    return lower_to_integers(graph, allow_float=options.allow_float)
 
 
 def prepare(model: Model, options: Options, dump: Dump | None = None) -> Model:
@@ -150,15 +162,18 @@ def prepare(model: Model, options: Options, dump: Dump | None = None) -> Model:
     A model that comes quantized stays as it is.
     """
     dump = dump or Dump(None)
+    require_integers(model, options.precision)
     if is_quantized(model):
         if options.precision != "int8":
             raise UsageError(f"{model.name} is quantized already", hint="compile it with --precision int8")
-        require_supported(model, options.precision)
+        floats = None if options.allow_float else float_node_names(model.proto)
+        require_supported(model, options.precision, floats)
         return dump.model("2-quantized", model)
     graph = dump.model("1-canonical", canonical(model, options.precision))
     if options.precision == "float32":
         return graph
-    return dump.model("2-quantized", quantize(graph, options.calibration, options.recipe))
+    calibration = None if options.calibration is None else features_alone(model, options.calibration)
+    return dump.model("2-quantized", quantize(graph, calibration, options.recipe))
 
 
 def canonical(model: Model, precision: Precision = "int8") -> Model:

@@ -21,6 +21,9 @@ from edgec.model_file import MAX_MODEL_BYTES, check_valid, read_model_file
 PRIVATE_KEYS = ("edgec.interface", "edgec.layout")
 """Keys of metadata that phases of the compiler hand to each other; what a file says there is not believed."""
 
+FLOAT_KEY = "edgec.float"
+"""Key of the list of nodes of a quantized model that compute in float32; the value is a JSON list of node names."""
+
 STATE_KEY = "edgec.state"
 """Key of the state contract in an ONNX file's metadata_props; the value is a JSON list of pairs."""
 
@@ -155,6 +158,36 @@ def set_state_contract(proto: onnx.ModelProto, states: Iterable[StatePair]) -> N
     del proto.metadata_props[:]
     for key, value in [*kept, *([(STATE_KEY, json.dumps(pairs))] if pairs else [])]:
         proto.metadata_props.add(key=key, value=value)
+
+
+def float_node_names(proto: onnx.ModelProto) -> tuple[str, ...]:
+    """Names of the nodes (of its first result, where a node has none) that the metadata say compute in float32.
+
+    Raises:
+        UsageError: the metadata is no list of names.
+    """
+    text = next((p.value for p in proto.metadata_props if p.key == FLOAT_KEY), "[]")
+    try:
+        names = json.loads(text)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise TypeError("not a list of names")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UsageError(
+            f"the model's metadata {FLOAT_KEY!r} is not a list of nodes: {error}",
+            need='JSON such as ["/exp", "/divide"]',
+            have=repr(text[:80]),
+        ) from error
+    return tuple(names)
+
+
+def with_float_nodes(model: Model, names: Iterable[str]) -> Model:
+    """A copy of the model whose metadata say that these nodes, and no other, compute in float32."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    kept = {p.key: p.value for p in proto.metadata_props if p.key != FLOAT_KEY}
+    listed = list(names)
+    onnx.helper.set_model_props(proto, {**kept, **({FLOAT_KEY: json.dumps(listed)} if listed else {})})
+    return Model(proto, model.name, model.sha256, model.states, model.notes)
 
 
 def fixed_shapes(model: Model, input_shapes: Mapping[str, Sequence[int]]) -> Model:

@@ -186,6 +186,7 @@ class Program:
             beginning (negative: before it).
         packed: tensors that hold another one in the layout that a kernel reads: name of the packed -> of the other.
         feed: the input that comes by rows, if one does.
+        float_nodes: names of the nodes of a quantized model that compute in float32.
     """
 
     name: str
@@ -201,6 +202,7 @@ class Program:
     anchors: dict[str, tuple[str, int]] = field(default_factory=dict)
     packed: dict[str, str] = field(default_factory=dict)
     feed: Feed | None = None
+    float_nodes: tuple[str, ...] = ()
 
     def root(self, name: str) -> str:
         """Name of the tensor that owns the bytes of `name`."""

@@ -19,7 +19,7 @@ from edgec.device.runner import HOST_LIBRARY, Runner, RunnerKind, open_runner
 from edgec.device.toolchain import build_host_library
 from edgec.errors import DeviceError, UsageError
 from edgec.model import TensorInfo
-from edgec.operators.integer import quantize_real
+from edgec.operators.integer import quantize_to
 
 Array = npt.NDArray[Any]
 
@@ -81,8 +81,10 @@ def run_artifact(
     *,
     raw: bool = False,
     tell: Callable[[int], None] = lambda _: None,
+    state: bytes | None = None,
+    save: Callable[[bytes], None] | None = None,
 ) -> dict[str, Array]:
-    """Run every sample in order (the steps of one stream, after a reset, for a stateful model).
+    """Run every sample in order (the steps of one stream, from its reset values, for a stateful model).
 
     Args:
         artifact: the compiled program.
@@ -90,23 +92,48 @@ def run_artifact(
         runner: "sim" or "host-c"; the target's own by default.
         raw: return the device's integers instead of real values.
         tell: called with the number of samples done.
+        state: of an earlier run of the same artifact, on any runner; its stream goes on.
+        save: given the state after the last step.
+
+    Raises:
+        UsageError: `state` or `save` for a model without state.
+        DeviceError: the program's state is not as large as the manifest's, or as `state`.
 
     Returns:
-        [S, *ONNX shape] by output name: float32 (its own type when it is not quantized), or int8 with `raw`.
+        [S, *ONNX shape] by output name: float32 (its own type when it is not quantized), or the device's with `raw`.
     """
+    if (state is not None or save is not None) and not artifact.stateful:
+        raise UsageError(f"{artifact.manifest['model']['name']} has no state to save or restore")
     feeds = [to_device(port, samples[port.name]) for port in artifact.inputs]
     steps = len(feeds[0]) if feeds else 0
     outputs: list[list[bytes]] = [[] for _ in artifact.outputs]
     with open_artifact(artifact, runner) as device:
         device.reset()
+        if state is not None or save is not None:
+            _check_state_size(artifact, device)
+        if state is not None:
+            device.restore_state(state)
         for step in range(steps):
             for collected, result in zip(outputs, device.run([f[step].tobytes() for f in feeds]), strict=True):
                 collected.append(result)
             tell(step + 1)
+        if save is not None:
+            save(device.save_state())
     return {
         port.name: from_device(port, b"".join(results), steps, raw)
         for port, results in zip(artifact.outputs, outputs, strict=True)
     }
+
+
+def _check_state_size(artifact: Artifact, device: Runner) -> None:
+    wanted = artifact.manifest["ram"]["state_bytes"]
+    if device.state_bytes != wanted:
+        raise DeviceError(
+            "the program's state has not the size that its manifest says",
+            need=f"{wanted} B",
+            have=f"{device.state_bytes} B",
+            hint="compile it again",
+        )
 
 
 def profile_artifact(
@@ -201,7 +228,7 @@ def to_device(port: ArtifactPort, real: Array) -> Array:
     if port.layout:
         shaped = shaped.transpose(0, *(axis + 1 for axis in port.layout))
     shaped = np.ascontiguousarray(shaped)
-    return shaped if port.scale is None else quantize_real(shaped, port.scale, port.zero_point or 0)
+    return shaped if port.scale is None else quantize_to(port.dtype, shaped, port.scale, port.zero_point or 0)
 
 
 def from_device(port: ArtifactPort, data: bytes, steps: int, raw: bool) -> Array:

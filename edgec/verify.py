@@ -21,10 +21,12 @@ import numpy.typing as npt
 from edgec.artifact import MODEL_COPY, Artifact, load_artifact
 from edgec.compile import Options, compile_model, make_program
 from edgec.errors import UsageError
+from edgec.front_end import given_inputs, with_features
 from edgec.model import Model, TensorInfo, load_model
 from edgec.passes.input_norm import declared_ranges
 from edgec.program import Program, evaluate
 from edgec.quantize.calibrate import run_stream
+from edgec.quantize.drift import Drift, measure
 from edgec.quantize.quantize import is_quantized
 from edgec.run import from_device, run_artifact, to_device
 from edgec.target import Target
@@ -108,6 +110,18 @@ class Comparison:
                         f" first in sample {int(wrong[0][0])}"
                     )
         return found
+
+    def drift(self, period: int = 0) -> dict[str, Drift]:
+        """How far each other form is from the reference along the stream, by its name.
+
+        Args:
+            period: steps after which the inputs repeat, or 0.
+        """
+        forms = {form: self._rows(form) for form in self.real if form != self.reference}
+        return measure(self._rows(self.reference), forms, period=period)
+
+    def _rows(self, form: str) -> Iterator[dict[str, Array]]:
+        return ({name: values[i] for name, values in self.real[form].items()} for i in range(self.samples))
 
     def accuracy(self, form: str, labels: Labels) -> float:
         """Share of the labelled samples whose largest value is at their label."""
@@ -193,6 +207,7 @@ def compare(subject: Subject, samples: Samples, tell: Progress = lambda *_: None
     total = len(next(iter(samples.values()), ()))
     if not total:
         raise UsageError(f"{subject.name}: there is no sample to run")
+    samples = with_features(subject.graph, samples)
     result = Comparison(total)
 
     def take(form: str, outputs: Iterator[dict[str, Array]]) -> dict[str, Array]:
@@ -244,7 +259,10 @@ def _definitions(program: Program, artifact: Artifact, samples: Samples) -> Iter
 
 
 def random_samples(model: Model, count: int, seed: int = 0) -> dict[str, Array]:
-    """`count` samples in each input's shape and type: normal values, whole numbers within a declared range, or bits."""
+    """`count` samples in each input's shape and type: normal values, whole numbers within a declared range, or bits.
+
+    What a front end takes in place of an input is noise.
+    """
     rng, ranges = np.random.default_rng(seed), declared_ranges(model)
 
     def draw(info: TensorInfo) -> Array:
@@ -252,12 +270,14 @@ def random_samples(model: Model, count: int, seed: int = 0) -> dict[str, Array]:
         if info.name in ranges:
             low, high = ranges[info.name]
             values: Array = rng.integers(int(low), int(high) + 1, shape)
+        elif info.dtype == np.int16:
+            values = np.rint(rng.normal(0, 2000, shape))
         else:
             values = rng.normal(size=shape) if info.dtype.kind == "f" else rng.integers(0, 2, shape)
         result: Array = values.astype(info.dtype)
         return result
 
-    return {info.name: draw(info) for info in model.inputs}
+    return {info.name: draw(info) for info in given_inputs(model)}
 
 
 def load_labels(path: Path, outputs: list[TensorInfo], count: int) -> Labels:

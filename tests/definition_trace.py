@@ -50,11 +50,11 @@ class Cells:
     def alias(self, shape: Sequence[int]) -> Cells:
         return Cells(self.values, shape, self._log, self._parameter)
 
-    def __getitem__(self, index: Any) -> int:
+    def __getitem__(self, index: Any) -> Any:
         flat = self._index(index)
         if self._log is not None:
             self._log.events.append((False, self._parameter, flat))
-        return int(self.values[flat])
+        return self.values[flat] if self.values.dtype.kind == "f" else int(self.values[flat])
 
     def __setitem__(self, index: Any, value: int) -> None:
         flat = self._index(index)
@@ -72,7 +72,13 @@ class Script:
     int8 = int16 = int32 = int64 = staticmethod(int)
 
     @staticmethod
-    def Cast(dtype: str, value: int) -> int:
+    def Select(condition: bool, a: Any, b: Any) -> Any:
+        return a if condition else b
+
+    @staticmethod
+    def Cast(dtype: str, value: Any) -> Any:
+        if dtype == "float32":
+            return np.float32(value)
         info = np.iinfo(dtype)
         assert info.min <= value <= info.max, f"{value} as {dtype}"
         return int(value)

@@ -8,6 +8,8 @@ import numpy as np
 from edgec.operators import Case
 from edgec.operators.int16 import add_params, requantize_params
 from edgec.operators.layer_norm16 import constants as layer_norm_constants
+from edgec.operators.linear16 import proven_multipliers
+from edgec.operators.product16 import mul_params
 
 BITS = {np.dtype(np.int8): 8, np.dtype(np.int16): 16}
 
@@ -102,8 +104,59 @@ def concat_edges() -> list[Case]:
     return [Case((a, a[:, :1].copy())), Case((a[:1], a[:1, :2].copy()))]
 
 
+def linear(m: int, w: object, ratio: float, y: int = 16, zero: int = 0, bias: object = 0) -> Case:
+    """A layer of x at the ends of its range."""
+    weights = np.array(w, np.int16)
+    n, k = weights.shape
+    x = np.resize(_int16(-(2**15), 2**15 - 1, 1, -1, 0), (m, k))
+    offset = np.broadcast_to(np.asarray(bias, np.int64), (n,)).copy()
+    constants = proven_multipliers(weights, offset, np.full(n, ratio), y, zero)
+    return Case((x, weights, offset, *constants, np.array([zero], np.int32)), {"y": y})
+
+
+def linear_edges() -> list[Case]:
+    high = 2**15 - 1
+    wave = np.resize([high, -high, 7, 0], (3, 65))
+    return [
+        linear(1, [[high]], 2.0**-15),
+        linear(1, np.full((64, 64), -high), 2.0**-21),
+        linear(3, wave, 2.0**-18, 8, -128),
+        linear(2, np.resize([high, -high], (5, 512)), 2.0**-24, 8, 127),
+        linear(2, np.full((2, 2000), high), 2.0**-26),
+        linear(2, np.full((2, 9), -high), 1e-15),  # nothing but zeros
+        linear(5, [[1], [2], [-1]], 0.5, bias=[0, 1, -1]),  # halves exactly, of both signs
+        linear(5, [[1], [3]], 2.0**13),  # far beyond the range
+        linear(2, np.zeros((3, 4)), 2.0**-20, bias=[-(2**50), 2**50, 2**20]),  # a bias alone
+        linear(2, np.resize([3, -2], (7, 7)), 0.3, 8, 5, bias=2**17),
+        linear(4, np.resize([high, 1, -high], (2, 8)), 2.0**-16, bias=-(2**40)),
+    ]
+
+
+def mul_edges() -> list[Case]:
+    wide, narrow = _int16(-(2**15), 2**15 - 1, 0, 1, -1), _int8(-128, 127, 0, 1)
+    cases = []
+    for a, b, y, ratio in [
+        (wide, wide, 16, 2.0**-15),
+        (wide, wide, 16, 1.0),  # far beyond the range
+        (wide, narrow, 16, 2.0**-8),
+        (narrow, wide, 16, 2.0**-8),
+        (narrow, narrow, 16, 0.5),  # halves exactly, of both signs
+        (wide, wide, 8, 2.0**-23),
+        (narrow, wide, 8, 2.0**-16),
+        (wide, wide, 16, 2.0**-50),
+    ]:
+        for (rows, width), small in (((5, 9), (5, 9)), ((4, 9), (4, 1)), ((4, 9), (1, 9)), ((1, 1), (1, 1))):
+            zeros = [(-128 if q.dtype == np.int8 else 0) for q in (a, b)]
+            params = mul_params((ratio, zeros[0]), (1.0, zeros[1]), (1.0, 127 if y == 8 else 0), -1 if rows == 5 else 1)
+            attrs = {"a": BITS[a.dtype], "b": BITS[b.dtype], "y": y}
+            cases.append(Case((np.resize(a, (rows, width)), np.resize(b, small), params), attrs))
+    return cases
+
+
 EDGES = {
     "add_s16": add_edges,
+    "linear_s16": linear_edges,
+    "mul_s16": mul_edges,
     "requantize_s16": requantize_edges,
     "layer_norm_s16": layer_norm_edges,
     "mean_s16": mean_edges,

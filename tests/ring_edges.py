@@ -33,6 +33,30 @@ def write_edges() -> list[Case]:
     ]
 
 
+def read_edges() -> list[Case]:
+    shapes = [((1, 1, 1), 1), ((1, 3, 1), 2), ((2, 5, 17), 5), ((4, 1, 40), 1), ((1, 200, 3), 199)]
+    return [
+        Case((_int8(shape, -128, 127, 3), _int32(cursor)), {"rows": rows}) for shape, rows in shapes for cursor in CURSORS
+    ]
+
+
+def rotate_edges() -> list[Case]:
+    shapes = [(1, 1, 1), (1, 3, 1), (2, 5, 17), (4, 1, 40), (1, 200, 3)]
+    return [Case((_int8(shape, -128, 127, 3), _int32(cursor)), {}) for shape in shapes for cursor in CURSORS]
+
+
+def wide(cases: list[Case]) -> list[Case]:
+    """The same with int16 for int8."""
+    ends = (-(2**15), 2**15 - 1, 1)
+    return [
+        Case(
+            tuple(np.resize(np.array(ends, np.int16), a.shape) if a.dtype == np.int8 else a for a in case.inputs),
+            case.attrs,
+        )
+        for case in cases
+    ]
+
+
 def _extremes(shape: tuple[int, ...]) -> np.ndarray:
     return _int8(shape, -128, 127, 1, -1, 0)
 
@@ -76,6 +100,11 @@ def depthwise_edges() -> list[Case]:
 EDGES = {
     "ring_cursor_s32": cursor_edges,
     "ring_write_s8": write_edges,
+    "ring_read_s8": read_edges,
+    "ring_rotate_s8": rotate_edges,
+    "ring_write_s16": lambda: wide(write_edges()),
+    "ring_read_s16": lambda: wide(read_edges()),
+    "ring_rotate_s16": lambda: wide(rotate_edges()),
     "causal_conv1d_s8": conv_edges,
     "causal_depthwise_s8": depthwise_edges,
 }

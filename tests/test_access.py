@@ -20,9 +20,10 @@ SMALL = 700
 # What an output row cannot do without: rows are of the whole input.
 WHOLE: dict[str, tuple[str, ...]] = {
     "attention_s8": ("k", "v"),
-    "ring_write_s8": ("cursor",),
+    **{f"ring_{what}_s{bits}": ("cursor",) for what in ("write", "read", "rotate") for bits in (8, 16)},
     "causal_conv1d_s8": ("cursor",),
     "causal_depthwise_s8": ("cursor",),
+    "log_mel_s8": ("cursor",),
 }
 
 
@@ -74,6 +75,8 @@ def test_an_output_row_depends_on_nothing_but_its_rows(name: str) -> None:
 
 
 def poison(rng: np.random.Generator, source: np.ndarray) -> np.ndarray:
+    if source.dtype.kind == "f":
+        return (~source.view(np.uint32)).view(np.float32)
     info = np.iinfo(source.dtype)
     other = rng.integers(info.min, info.max, source.shape, endpoint=True).astype(source.dtype)
     return np.where(other == source, ~source, other)
@@ -248,9 +251,10 @@ LOOSE = {
     "take_s8": "the indices are not known",
     "select_s8": "one of two operands is read, by the values",
     "embedding_s8": "an int32 index is read whole before a byte is written",
-    "ring_write_s8": "the cursor is not known",
+    **{f"ring_{what}_s{bits}": "the cursor is not known" for what in ("write", "read", "rotate") for bits in (8, 16)},
     "causal_conv1d_s8": "the cursor is not known",
     "causal_depthwise_s8": "the cursor is not known",
+    "log_mel_s8": "the cursor is not known, and the window begins within its oldest hop",
 }
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from edgec.models.registry import get_model
+from tests.family_forms import assert_export_computes_the_stream
 from tests.torch_modules import run, torch, weights_of
 
 NAME = "gru-spoken-digits"
@@ -38,12 +39,12 @@ def test_parallel_form_equals_the_steps(steps):
     random = np.random.default_rng(4)
     x, start = random.standard_normal((5, steps, 40)), random.uniform(-1, 1, (5, 64))
     with torch.no_grad():
-        logits, states = module.parallel(*(torch.from_numpy(a.astype(np.float32)) for a in (x, start)))
+        logits, last = module.parallel(*(torch.from_numpy(a.astype(np.float32)) for a in (x, start)))
     h = start
     for t in range(steps):
         wanted, h = run(module, x[:, t], h)
         np.testing.assert_allclose(logits[:, t], wanted, atol=1e-5)
-        np.testing.assert_allclose(states[:, t], h, atol=1e-5)
+    np.testing.assert_allclose(last, h, atol=1e-5)
 
 
 def test_recurrence_is_that_of_torch():
@@ -57,6 +58,11 @@ def test_recurrence_is_that_of_torch():
         theirs.bias_ih_l0.copy_(torch.cat([module.rx.bias, module.zx.bias, module.nx.bias]))
         theirs.bias_hh_l0.copy_(torch.cat([zeros, zeros, module.nh.bias]))
         x = torch.randn(3, 25, 40, generator=torch.Generator().manual_seed(6))
-        wanted, _ = theirs(x)
-        _, states = module.parallel(x, torch.zeros(3, 64))
-    np.testing.assert_allclose(states, wanted, atol=1e-5)
+        wanted, after = theirs(x)
+        logits, last = module.parallel(x, torch.zeros(3, 64))
+        np.testing.assert_allclose(logits, module.out(wanted), atol=1e-5)
+    np.testing.assert_allclose(last, after[0], atol=1e-5)
+
+
+def test_exported_step_computes_the_stream(tmp_path):
+    assert_export_computes_the_stream(NAME, tmp_path)

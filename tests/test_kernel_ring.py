@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ring_edges
 from kernel_call import CORE_TARGETS, SIMULATOR, c_arguments, call_of, core_image, host_runner, on_core, wanted
 
 from edgec.kernels import HandKernel, kernels_for
 from edgec.operators import Case, get_operator
 
-OPS = ("ring_write_s8", "causal_conv1d_s8", "causal_depthwise_s8")
+MOVES = ("ring_write_s8", "ring_read_s8", "ring_rotate_s8", "ring_write_s16", "ring_read_s16", "ring_rotate_s16")
+OPS = (*MOVES, "causal_conv1d_s8", "causal_depthwise_s8")
 KERNELS = {op: next(k for k in kernels_for(op, {"dsp"}) if k.name == f"{op}_dsp") for op in OPS}
 
 
@@ -43,15 +45,33 @@ def write(rng: np.random.Generator, ring: tuple[int, int, int], at: int) -> Case
     return Case((int8(rng, *ring), int8(rng, ring[0], ring[2]), np.array([at], np.int32)), {})
 
 
+def read(rng: np.random.Generator, ring: tuple[int, int, int], at: int, rows: int) -> Case:
+    return Case((int8(rng, *ring), np.array([at], np.int32)), {"rows": rows})
+
+
+def rotate(rng: np.random.Generator, ring: tuple[int, int, int], at: int) -> Case:
+    return Case((int8(rng, *ring), np.array([at], np.int32)), {})
+
+
 RNG = np.random.default_rng(4)
+PLACES = (((1, 1, 1), 0), ((1, 4, 32), 3), ((3, 5, 7), -2), ((2, 3, 40), 2**30))
+_WRITES = [write(RNG, *c) for c in PLACES]
+_READS = [read(RNG, *c, rows) for c, rows in zip(PLACES, (1, 4, 2, 3), strict=True)]
+_ROTATIONS = [rotate(RNG, *c) for c in PLACES]
 CASES = {
-    "ring_write_s8": [write(RNG, *c) for c in (((1, 1, 1), 0), ((1, 4, 32), 3), ((3, 5, 7), -2), ((2, 3, 40), 2**30))],
+    "ring_write_s8": _WRITES,
+    "ring_read_s8": _READS,
+    "ring_rotate_s8": _ROTATIONS,
+    "ring_write_s16": ring_edges.wide(_WRITES),
+    "ring_read_s16": ring_edges.wide(_READS),
+    "ring_rotate_s16": ring_edges.wide(_ROTATIONS),
     "causal_conv1d_s8": [
         conv(RNG, (1, 1, 1), 1, 1, 1, 0),
         conv(RNG, (1, 3, 16), 16, 3, 1, 1),
         conv(RNG, (2, 6, 8), 7, 3, 2, -1),
         conv(RNG, (1, 4, 5), 6, 3, 1, -(2**31)),
         conv(RNG, (3, 9, 3), 2, 4, 2, 2**31 - 1),
+        *(conv(RNG, (2, 37, 1), 5, taps, 1, at) for taps, at in ((37, 36), (37, 2), (30, 12), (30, 20))),
     ],
     "causal_depthwise_s8": [
         depthwise(RNG, (1, 3, 4), 3, 1, 1),

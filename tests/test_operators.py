@@ -11,6 +11,8 @@ from pathlib import Path
 
 import attention_edges
 import conv_edges
+import float_edges
+import front_end_edges
 import int16_edges
 import numpy as np
 import pytest
@@ -54,6 +56,9 @@ def refill(rng: np.random.Generator, op: Operator, case: Case) -> Case:
 
 
 def fill(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype, whole: bool) -> np.ndarray:
+    if dtype.kind == "f":
+        bits = rng.integers(0, 2**32, shape, np.uint32).view(np.float32)  # NaN and infinities among them
+        return bits if whole else rng.normal(0, 3, shape).astype(dtype)
     low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
     values = rng.integers(low, high + 1, shape) if whole else rng.choice([low, high], shape)
     return values.astype(dtype)
@@ -261,6 +266,8 @@ EDGES = {
     **conv_edges.EDGES,
     **int16_edges.EDGES,
     **ring_edges.EDGES,
+    **float_edges.EDGES,
+    **front_end_edges.EDGES,
     **MORE_EDGES,
 }
 

@@ -340,6 +340,45 @@ def test_a_run_asked_for_twice_advances_the_state_once(raw: RawBoard) -> None:
     assert first_bytes == [1, 2, 3, 4]
 
 
+def test_the_state_is_read_and_written_in_pieces_and_never_beyond(raw: RawBoard) -> None:
+    raw.ask(frame(4, 1, struct.pack("<BI", 0, 0) + b"\xff" * 200))  # -x = 1 is added to the state
+    raw.ask(frame(4, 2, struct.pack("<BI", 0, 200) + bytes(BYTES - 200)))
+    raw.ask(frame(5, 2))
+    assert raw.ask(frame(7, 3, struct.pack("<IH", 190, 20))) == (0x87, 3, b"\x01" * 10 + bytes(10))
+    assert raw.ask(frame(8, 4, struct.pack("<I", BYTES - 3) + b"\x05\x06\x07")) == (0x88, 4, b"")
+    assert raw.ask(frame(7, 5, struct.pack("<IH", BYTES - 4, 4))) == (0x87, 5, b"\x00\x05\x06\x07")
+    assert raw.ask(frame(7, 6, struct.pack("<IH", BYTES, 0))) == (0x87, 6, b"")
+    beyond = [(BYTES - 3, 4), (BYTES + 1, 0), (0xFFFFFFFF, 2), (0, 257)]
+    for offset, count in beyond:
+        assert raw.ask(frame(7, 7, struct.pack("<IH", offset, count))) == (0x7F, 7, b"\x04"), offset
+    for offset, count in beyond[:3]:
+        assert raw.ask(frame(8, 8, struct.pack("<I", offset) + bytes(count))) == (0x7F, 8, b"\x04"), offset
+    for kind, length in ((7, 5), (7, 7), (8, 3)):
+        assert raw.ask(frame(kind, 9, bytes(length))) == (0x7F, 9, b"\x03")
+    raw.ask(frame(3, 10))
+    assert raw.ask(frame(7, 11, struct.pack("<IH", BYTES - 4, 4))) == (0x87, 11, bytes(4))
+
+
+def test_a_state_longer_than_a_frame_goes_on_in_another_board_and_on_this_machine(toy: Path, tmp_path: Path) -> None:
+    build_toy_library(tmp_path)
+    xs = stream(6)
+    want = [z.tobytes() for z in toy_steps(xs)]
+    with sim(F746, toy) as board:
+        assert feed(board, xs[:2]) == want[:2]
+        state = board.save_state()
+        assert len(state) == board.state_bytes == BYTES > 256  # the longest payload
+    with open_runner(tmp_path, "host-c", load_target("host-c")) as host:
+        host.restore_state(state)
+        assert feed(host, xs[2:4]) == want[2:4]
+        state = host.save_state()
+    with sim(F746, toy) as board:
+        feed(board, xs[:1])
+        board.restore_state(state)
+        assert feed(board, xs[4:]) == want[4:]
+        with pytest.raises(DeviceError, match="state of the wrong size"):
+            board.restore_state(state[1:])
+
+
 class Flaky:
     """A serial line that damages some of what it carries."""
 
@@ -360,7 +399,7 @@ class Flaky:
 def test_the_transport_recovers_from_damage(raw: RawBoard) -> None:
     transport = Transport(raw.port, 115200, timeout_s=1.0)
     transport._line = Flaky(transport._line, {1, 3, 4})
-    assert transport.request(1)[16:] == b"0123abcd"
+    assert transport.request(1)[20:] == b"0123abcd"
     assert transport.request(2, b"\0\0")[4:] == b"x"
     transport._line = Flaky(transport._line, {1, 2, 3, 4})
     with pytest.raises(DeviceError, match="no answer from the board"):

@@ -224,3 +224,27 @@ def test_the_artifacts_model_is_the_quantized_one(patches_f746: Compiled, tmp_pa
 
 def test_the_default_target_is_a_board() -> None:
     assert load_target(DEFAULT_TARGET).ram_spans()
+
+
+def test_drift_is_told_and_drawn(step_f746: Compiled, tmp_path: Path) -> None:
+    """The stream goes on past the input's end; errors of stretches are those of the outputs, by an independent sum."""
+    folder, page = tmp_path / "program", tmp_path / "report.html"
+    shutil.copytree(step_f746.path, folder)
+    files = "--input", step_f746.samples, "--report", page
+    with np.load(step_f746.samples) as data:
+        given = data["x"].reshape(-1, 1, 6)
+    steps = len(given) + 130
+    told = done("verify", folder, *files, "--steps", steps, "--json").json
+    assert told["steps"] == steps
+    compared = compare(subject_of_artifact(folder), {"x": np.concatenate([given] * 9)[:steps]}).real
+    wanted, mine = (compared[form]["y"].astype(np.float64) for form in ("QDQ", "board"))
+    for stretch in told["drift"]["board"]["y"]["stretches"]:
+        a, b = stretch["first"], stretch["last"]
+        error = np.linalg.norm(mine[a:b] - wanted[a:b]) / np.linalg.norm(wanted[a:b])
+        assert stretch["relative_error"] == pytest.approx(error, rel=1e-6, abs=1e-12)
+        assert stretch["top1"] == pytest.approx((mine[a:b].argmax(-1) == wanted[a:b].argmax(-1)).mean())
+    text = done("verify", folder, *files, "--steps", steps).out
+    assert f"the input has {len(given)} steps: it is repeated" in text
+    assert "definitions = host C = board" in text
+    assert "<h2>Drift</h2>" in page.read_text()
+    assert "<h2>Drift</h2>" in (done("report", folder), (folder / "report.html").read_text())[1]

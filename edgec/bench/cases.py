@@ -16,6 +16,8 @@ from edgec.operators.int16 import requantize_params
 from edgec.operators.integer import Int8, Int32, multipliers, product
 from edgec.operators.layer_norm import constants as norm_constants
 from edgec.operators.layer_norm16 import constants as norm_constants16
+from edgec.operators.linear16 import LARGEST_WEIGHT, proven_multipliers
+from edgec.operators.product16 import mul_params
 from edgec.operators.record import Array
 from edgec.operators.softmax import exponentials
 from edgec.target_fields import nearest
@@ -231,6 +233,17 @@ def _ring_write(streams: int, rows: int, channels: int) -> Callable[[], Case]:
     return lambda: Case((activation((streams, rows, channels)), activation((streams, channels), 1), cursor))
 
 
+def _ring_read(ring: tuple[int, int, int], wide: bool, rows: int = 0) -> Callable[[], Case]:
+    """The newest rows in the order of time; all rows turned into the ring's places where it is 0."""
+    cursor = np.array([ring[1] // 3], np.int32)
+    return lambda: Case(((_wide if wide else activation)(ring), cursor), {"rows": rows} if rows else {})
+
+
+def _ring_write16(streams: int, rows: int, channels: int) -> Callable[[], Case]:
+    cursor = np.array([1], np.int32)
+    return lambda: Case((_wide((streams, rows, channels)), _wide((streams, channels), 1), cursor))
+
+
 def _wide(shape: tuple[int, ...], pool: int = 0) -> Array:
     """Values over the whole range of int16."""
     return POOLS[pool].view(np.int16)[: product(shape)].reshape(shape)
@@ -258,6 +271,26 @@ def _norm16(rows: int, width: int) -> Callable[[], Case]:
 def _mean16(outer: int, terms: int, inner: int) -> Callable[[], Case]:
     params = np.array([0, *_ratio(0.9 / terms / 256), 1], np.int32)
     return lambda: Case((_wide((outer, terms, inner)), params), {"wide": 0})
+
+
+def _linear16(m: int, k: int, n: int, bits: int = 16) -> Callable[[], Case]:
+    def make() -> Case:
+        rng = np.random.default_rng(k * 1009 + n)
+        w = rng.integers(-LARGEST_WEIGHT, LARGEST_WEIGHT + 1, (n, k)).astype(np.int16)
+        bias = rng.integers(-(2**24), 2**24, n)
+        mult, shift = proven_multipliers(w, bias, np.full(n, 2.0 ** (bits - 29) / k**0.5), bits, 0)
+        return Case((_wide((m, k)), w, bias, mult, shift, np.array([0], np.int32)), {"y": bits})
+
+    return make
+
+
+def _mul16(rows: int, width: int, b: int, a: int = 16) -> Callable[[], Case]:
+    quants = {8: (2.0**-8, -128), 16: (2.0**-15, 0)}
+    params = mul_params(quants[a], quants[b], quants[16])
+    left, right = (
+        _wide((rows, width), i) if bits == 16 else activation((rows, width), i) for i, bits in enumerate((a, b))
+    )
+    return lambda: Case((left, right, params), {"a": a, "b": b, "y": 16})
 
 
 _CMSIS_LINEAR = "CMSIS-NN 1.67 to 2.25"
@@ -316,8 +349,14 @@ CASES: tuple[BenchCase, ...] = (
     BenchCase("take_s8", "1x64x96", _take(1, 64, 96)),
     BenchCase("embedding_s8", "64 of 128x96", _embedding(64, 128, 96)),
     BenchCase("causal_conv1d_s8", "ring 3x32 to 32", _causal((1, 3, 32), 32, 3)),
+    BenchCase("causal_conv1d_s8", "ring 128x1 to 32", _causal((1, 128, 1), 32, 128)),
     BenchCase("causal_depthwise_s8", "ring 4x64", _causal((1, 4, 64), 0, 4)),
     BenchCase("ring_write_s8", "ring 3x32, apart", _ring_write(1, 3, 32)),
+    BenchCase("ring_read_s8", "64 of 64x32", _ring_read((1, 64, 32), False, 64)),
+    BenchCase("ring_rotate_s8", "4 of 64", _ring_read((4, 64, 1), False)),
+    BenchCase("ring_write_s16", "ring 3x32, apart", _ring_write16(1, 3, 32)),
+    BenchCase("ring_read_s16", "64 of 64x32", _ring_read((1, 64, 32), True, 64)),
+    BenchCase("ring_rotate_s16", "4 of 64", _ring_read((4, 64, 1), True)),
     BenchCase("add_s16", "64x96 and int8", _add16(64, 96, 8)),
     BenchCase("add_s16", "64x96", _add16(64, 96, 16)),
     BenchCase("requantize_s16", "6144, int16 to int8", _requantize16(6144, 16, 8)),
@@ -325,5 +364,12 @@ CASES: tuple[BenchCase, ...] = (
     BenchCase("layer_norm_s16", "48x192", _norm16(48, 192)),
     BenchCase("layer_norm_s16", "64x96", _norm16(64, 96)),
     BenchCase("mean_s16", "1x64x96", _mean16(1, 64, 96)),
+    BenchCase("linear_s16", "1x64x64", _linear16(1, 64, 64), 1.3),
+    BenchCase("linear_s16", "1x128x128", _linear16(1, 128, 128), 1.3),
+    BenchCase("linear_s16", "1x65x64", _linear16(1, 65, 64)),
+    BenchCase("linear_s16", "1x128x64 to int8", _linear16(1, 128, 64, 8)),
+    BenchCase("mul_s16", "64x96 and int8", _mul16(64, 96, 8)),
+    BenchCase("mul_s16", "64x96", _mul16(64, 96, 16)),
+    BenchCase("mul_s16", "64x96, both int8", _mul16(64, 96, 8, 8)),
     BenchCase("concat_s16", "64x48 and 64x48", lambda: Case((_wide((64, 48)), _wide((64, 48), 1)))),
 )

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -59,6 +59,15 @@ InputNorm = Annotated[
         "0.485,0.456,0.406/0.229,0.224,0.225 (repeatable).",
     ),
 ]
+FrontEnd = Annotated[
+    str | None,
+    typer.Option(
+        "--front-end",
+        metavar="[INPUT=]log-mel",
+        help="The program takes samples (pcm, int16) and computes the frames of this input itself; "
+        "log-mel:window=400,hop=160,... sets what is not as usual, none takes frames whatever the file says.",
+    ),
+]
 
 CalibrationMethod = Annotated[Method, typer.Option("--method", help="How ranges follow from the calibration samples.")]
 Equalization = Annotated[
@@ -77,10 +86,25 @@ MaxLoss = Annotated[
     ),
 ]
 Labels = Annotated[Path | None, typer.Option("--labels", help="npz: the class of each calibration sample.")]
+StateWidths = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--state-width",
+        metavar="[STATE=]auto|int8|int16|float32",
+        help="Width of the states, or of one: auto takes the narrowest with which the outputs do not drift from float "
+        "(repeatable).",
+    ),
+]
 
 
-def read_model(path: Path, states: list[str] | None, shapes: list[str] | None, norms: list[str] | None = None) -> Model:
-    """The model at `path` with the state pairs, shapes and normalizations of the command line."""
+def read_model(
+    path: Path,
+    states: list[str] | None,
+    shapes: list[str] | None,
+    norms: list[str] | None = None,
+    front_end: str | None = None,
+) -> Model:
+    """The model at `path` with the state pairs, shapes, normalizations and front end of the command line."""
     from edgec.model import load_model
 
     model = load_model(path, states=states or (), input_shapes=_shapes(shapes or []))
@@ -88,16 +112,23 @@ def read_model(path: Path, states: list[str] | None, shapes: list[str] | None, n
         from edgec.passes.input_norm import normalized_inputs
 
         model = normalized_inputs(model, norms)
+    if front_end is not None:
+        from edgec.front_end import with_front_end
+
+        model = with_front_end(model, front_end)
     return model
 
 
 def read_samples(path: Path | None, model: Model) -> Samples | None:
-    """The calibration samples, or None without a file."""
+    """The calibration samples, or None without a file; of a model with a front end features, or what it takes."""
     if path is None:
         return None
-    from edgec.quantize.dataset import load_samples
+    from edgec.front_end import features_alone, given_inputs
+    from edgec.quantize.dataset import check_samples, read_npz
 
-    return load_samples(path, model.inputs)
+    arrays, given = read_npz(path), given_inputs(model)
+    infos = given if all(info.name in arrays for info in given) else model.inputs
+    return features_alone(model, check_samples(arrays, infos, source=str(path)))
 
 
 def read_recipe(
@@ -108,11 +139,18 @@ def read_recipe(
     labels: Path | None,
     model: Model,
     samples: Samples | None,
+    widths: list[str] | None = None,
 ) -> Recipe:
     """How to quantize, from the options of the command line."""
     from edgec.quantize.options import Recipe
 
-    recipe = Recipe(method.value, equalize=equalize.value, bias_correction=bias_correction, max_loss=max_loss)
+    recipe = Recipe(
+        method.value,
+        equalize=equalize.value,
+        bias_correction=bias_correction,
+        max_loss=max_loss,
+        **_state_widths(widths or []),
+    )
     if labels is None:
         return recipe
     if samples is None or max_loss is None:
@@ -123,6 +161,13 @@ def read_recipe(
 
     truth = load_labels(labels, model.outputs, len(next(iter(samples.values()))))
     return dataclasses.replace(recipe, labels=truth.classes, scores=truth.output)
+
+
+def _state_widths(texts: list[str]) -> dict[str, Any]:
+    """Fields of a recipe: the width of all states and of those that are named."""
+    common, named = [t for t in texts if "=" not in t], [t.rpartition("=") for t in texts if "=" in t]
+    found: dict[str, Any] = {"state_widths": {name: width for name, _, width in named}}
+    return found | ({"state_width": common[-1]} if common else {})
 
 
 def _shapes(texts: list[str]) -> dict[str, list[int]]:

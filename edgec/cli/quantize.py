@@ -21,6 +21,7 @@ from edgec.cli.arguments import (
     MaxLoss,
     Method,
     State,
+    StateWidths,
     read_model,
     read_recipe,
     read_samples,
@@ -51,6 +52,7 @@ def command(
     bias_correction: BiasCorrection = True,
     max_loss: MaxLoss = None,
     labels: Labels = None,
+    state_width: StateWidths = None,
     report: Annotated[
         bool, typer.Option("--report", help="Which operator loses most, worst first, why, and what helps.")
     ] = False,
@@ -61,7 +63,7 @@ def command(
     tell("read the model")
     loaded = read_model(model, state, input_shape, input_norm)
     samples = read_samples(calibration, loaded)
-    recipe = read_recipe(method, equalize, bias_correction, max_loss, labels, loaded, samples)
+    recipe = read_recipe(method, equalize, bias_correction, max_loss, labels, loaded, samples, state_width)
     if out is None and not report:
         raise UsageError("nothing to do", need="--out FILE, --report or both")
     tell("canonicalize, calibrate, quantize")

@@ -36,6 +36,12 @@ def command(
     output: Annotated[Path, typer.Option("--output", help="npz to write, by output name.")],
     runner: Runner = None,
     raw: Annotated[bool, typer.Option("--raw", help="Write the device's integers.")] = False,
+    restore_state: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Go on with the stream whose state --save-state wrote.")
+    ] = None,
+    save_state: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the state after the last step there.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Run a compiled model."""
@@ -43,6 +49,7 @@ def command(
     from edgec.errors import UsageError
     from edgec.quantize.dataset import load_samples
     from edgec.run import input_infos, run_artifact, save_outputs
+    from edgec.state_file import read_state, write_state
 
     loaded = load_artifact(artifact)
     infos = input_infos(loaded)
@@ -52,10 +59,18 @@ def command(
     total = len(next(iter(samples.values())))
     what = "steps" if loaded.stateful else "samples"
     tell = counter(json_, total, what)
+    state = read_state(restore_state, loaded) if restore_state else None
+    saved: list[bytes] = []
+    save = saved.append if save_state else None
     with new_file(output) as part:
-        results = run_artifact(loaded, samples, runner.value if runner else None, raw=raw, tell=tell)
+        results = run_artifact(
+            loaded, samples, runner.value if runner else None, raw=raw, tell=tell, state=state, save=save
+        )
         save_outputs(part, results)
+        if save_state:
+            write_state(save_state, loaded, saved[0])
     if json_:
-        print_json({"output": str(output), what: total, "outputs": {k: list(v.shape) for k, v in results.items()}})
+        printed = {"output": str(output), what: total, "outputs": {k: list(v.shape) for k, v in results.items()}}
+        print_json(printed | ({"state": str(save_state)} if save_state else {}))
     else:
         print(f"wrote {output}: " + ", ".join(f"{k} {list(v.shape)}" for k, v in results.items()))

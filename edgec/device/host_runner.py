@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from edgec.device.profile import Profile
-from edgec.device.runner import TensorBytes, check_inputs
+from edgec.device.runner import TensorBytes, check_inputs, check_state
 from edgec.errors import DeviceError
 
 
@@ -36,6 +36,8 @@ class _Program(ctypes.Structure):  # edgec_bench_program in runtime/port/edgec_b
         ("input", ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_uint32)),
         ("output", ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_uint32)),
         ("feed", ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_char_p, ctypes.c_uint32)),
+        ("state", ctypes.c_void_p),
+        ("state_bytes", ctypes.c_uint32),
     )
 
 
@@ -59,6 +61,7 @@ class HostRunner:
         self.model_id = program.model_id.decode()
         self.inputs = _tensors(program.inputs, program.input_count)
         self.outputs = _tensors(program.outputs, program.output_count)
+        self.state_bytes = int(program.state_bytes)
         self.stack_bytes: int | None = None
         self._runs, self._seconds = 0, 0.0
         status = program.init()
@@ -69,6 +72,16 @@ class HostRunner:
     def reset(self) -> None:
         """Put the state back to its reset values."""
         self._program.reset()
+
+    def save_state(self) -> bytes:
+        """The state as it is after the last run."""
+        return ctypes.string_at(self._program.state, self.state_bytes) if self.state_bytes else b""
+
+    def restore_state(self, state: bytes) -> None:
+        """Put back what `save_state` gave."""
+        check_state(self.state_bytes, state)
+        if state:
+            ctypes.memmove(self._program.state, state, len(state))
 
     def run(self, inputs: Sequence[bytes]) -> list[bytes]:
         """One inference."""

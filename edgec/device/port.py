@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from edgec.device.toolchain import Source
+from edgec.device.toolchain import APPROXIMATE, Source
 from edgec.resources import runtime_dir
 
 
@@ -15,6 +17,26 @@ def bench_sources() -> list[Source]:
     port = [Source(path, "bench") for path in sorted((runtime / "port" / "cortex_m").glob("*.c"))]
     support = [Source(path, "runtime") for path in sorted((runtime / "support").rglob("*.c"))]
     return port + support
+
+
+def with_board_math(sources: Sequence[Source]) -> list[Source]:
+    """The sources of a host library, such that its floats are the board's bit for bit.
+
+    What calls <math.h> gets the functions of the support library, under names that this machine's libm has not.
+    """
+    if not any("#include <math.h>" in source.path.read_text() for source in sources if source.group == "model"):
+        return list(sources)
+    renamed = tuple(f"{name}=edgec_{name}" for name in APPROXIMATE)
+    library = [
+        Source(path, "runtime", defines=renamed) for path in sorted((runtime_dir() / "support" / "math").glob("*.c"))
+    ]
+    needed = [s for s in library if s.path.stem in APPROXIMATE or not _declared(s.path.stem)]
+    return [*(replace(s, defines=renamed) if s.group == "model" else s for s in sources), *needed]
+
+
+def _declared(name: str) -> bool:
+    """Whether `name` is a function that <math.h> declares, and no helper of the library."""
+    return f" {name}(" in (runtime_dir() / "support" / "include" / "math.h").read_text()
 
 
 def bench_includes() -> list[Path]:

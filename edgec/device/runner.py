@@ -50,6 +50,16 @@ class Runner(Protocol):
     def reset(self) -> None:
         """Put the state back to its reset values."""
 
+    @property
+    def state_bytes(self) -> int:
+        """Size of the state, 0 without one."""
+
+    def save_state(self) -> bytes:
+        """The state as it is after the last run."""
+
+    def restore_state(self, state: bytes) -> None:
+        """Put back what `save_state` of the same program gave, here or elsewhere: its stream goes on."""
+
     def run(self, inputs: Sequence[bytes]) -> list[bytes]:
         """One inference: raw input bytes in, raw output bytes out."""
 
@@ -111,6 +121,12 @@ def check_inputs(expected: Sequence[TensorBytes], inputs: Sequence[bytes]) -> No
             raise DeviceError(
                 f"input {tensor.name} has the wrong size", need=f"{tensor.bytes} B", have=f"{len(data)} B"
             )
+
+
+def check_state(expected: int, state: bytes) -> None:
+    """Raise DeviceError unless `state` has the size of the program's."""
+    if len(state) != expected:
+        raise DeviceError("a state of the wrong size", need=f"{expected} B", have=f"{len(state)} B")
 
 
 def _existing(path: Path) -> Path:

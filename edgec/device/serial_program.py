@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgec.device import transport
-from edgec.device.runner import TensorBytes, check_inputs
+from edgec.device.runner import TensorBytes, check_inputs, check_state
 from edgec.device.transport import Transport
 from edgec.errors import DeviceError
 
@@ -30,12 +30,12 @@ class _Result:
 
 
 class SerialProgram:
-    """Hello, reset, inputs, run and outputs over a Transport."""
+    """Hello, reset, inputs, run, outputs and state over a Transport."""
 
     def __init__(self, line: Transport) -> None:
         self._line = line
         answer = line.request(transport.HELLO)
-        version, self._payload, inputs, outputs = struct.unpack_from("<4I", answer)
+        version, self._payload = struct.unpack_from("<2I", answer)
         if version != transport.PROTOCOL_VERSION:
             raise DeviceError(
                 "the firmware speaks another protocol",
@@ -43,7 +43,8 @@ class SerialProgram:
                 have=f"version {version}",
                 hint="compile and flash again",
             )
-        self.model_id = answer[16:].decode()
+        inputs, outputs, self.state_bytes = struct.unpack_from("<3I", answer, 8)
+        self.model_id = answer[20:].decode()
         self.inputs = tuple(self._describe(0, i) for i in range(inputs))
         self.outputs = tuple(self._describe(1, i) for i in range(outputs))
         self.stack_bytes: int | None = None
@@ -55,6 +56,17 @@ class SerialProgram:
     def reset(self) -> None:
         """Put the state back to its reset values."""
         self._line.request(transport.RESET)
+
+    def save_state(self) -> bytes:
+        """The state as it is."""
+        return self._pieces(self.state_bytes, transport.STATE_GET, "<IH")
+
+    def restore_state(self, state: bytes) -> None:
+        """Put back what `save_state` gave."""
+        check_state(self.state_bytes, state)
+        step = self._payload - 4
+        for at in range(0, len(state), step):
+            self._line.request(transport.STATE_PUT, struct.pack("<I", at) + state[at : at + step])
 
     def run(self, inputs: Sequence[bytes]) -> list[bytes]:
         """One inference; sets `cycles`, `deepest` (the lowest stack address that it wrote) and `stack_bytes`
@@ -74,17 +86,18 @@ class SerialProgram:
         self.cycles = sum(r.cycles for r in (*fed, run))
         self.fed_deepest = min((r.deepest for r in fed), default=None)
         self.runs += 1
-        return [self._read(i, tensor.bytes) for i, tensor in enumerate(self.outputs)]
+        return [self._pieces(t.bytes, transport.READ, "<BIH", i) for i, t in enumerate(self.outputs)]
 
     def _describe(self, output: int, index: int) -> TensorBytes:
         answer = self._line.request(transport.DESCRIBE, bytes([output, index]))
         return TensorBytes(answer[4:].decode(), struct.unpack_from("<I", answer)[0])
 
-    def _read(self, index: int, size: int) -> bytes:
+    def _pieces(self, size: int, kind: int, form: str, *which: int) -> bytes:
+        """`size` bytes by requests of `kind` whose payload ends with offset and count."""
         parts = []
         for at in range(0, size, self._payload):
             count = min(self._payload, size - at)
-            parts.append(self._line.request(transport.READ, struct.pack("<BIH", index, at, count)))
+            parts.append(self._line.request(kind, struct.pack(form, *which, at, count)))
             if len(parts[-1]) != count:
                 raise DeviceError("the board answered a read with the wrong number of bytes")
         return b"".join(parts)

@@ -90,6 +90,19 @@ class SimRunner:
         """Put the state back to its reset values."""
         self._program.reset()
 
+    @property
+    def state_bytes(self) -> int:
+        """Size of the state, 0 without one."""
+        return int(self._program.state_bytes)
+
+    def save_state(self) -> bytes:
+        """The state as it is after the last run."""
+        return self._program.save_state()
+
+    def restore_state(self, state: bytes) -> None:
+        """Put back what `save_state` gave."""
+        self._program.restore_state(state)
+
     def run(self, inputs: Sequence[bytes]) -> list[bytes]:
         """One inference."""
         return self._program.run(inputs)

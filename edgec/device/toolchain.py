@@ -28,6 +28,9 @@ from edgec.target import Cpu, Region, Target
 GROUPS = ("model", "kernels", "runtime", "bench")
 """Who a source belongs to; sizes are told apart by it. Only `bench` is not part of the product."""
 
+APPROXIMATE = tuple("cosf erff exp2f expf expm1f log1pf logf powf sinf tanhf".split())
+"""Functions of <math.h> whose last bits differ from one library to the next."""
+
 _COMPILE_JOBS = 2
 _CORE_FLAGS = {
     "cortex-m0plus": ("--target=thumbv6m-none-eabi", "-mcpu=cortex-m0plus"),
@@ -59,7 +62,12 @@ _SMALL = (
 )  # fmt: skip
 # Freestanding, or clang would turn memcpy's own loop into a call of memcpy; models and kernels keep the
 # builtins.
-_GROUP_FLAGS = {"runtime": ("-ffreestanding",), "bench": ("-ffreestanding",)}
+_GROUP_FLAGS = {
+    # What the compiler knows of expf it would compute by itself here and there, in bits of its own.
+    "model": tuple(f"-fno-builtin-{name}" for name in APPROXIMATE),
+    "runtime": ("-ffreestanding",),
+    "bench": ("-ffreestanding",),
+}
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,8 @@ class Source:
     """Whether our own warnings apply as errors (not to C that another tool generates)."""
     small: bool = False
     """Compiled for size: a run only calls. A call stays one place in the program, which profiles count by."""
+    defines: tuple[str, ...] = ()
+    """Macros, `name=text`."""
 
 
 @dataclass(frozen=True)
@@ -238,6 +248,7 @@ def _compile(source: Source, includes: Sequence[Path], flags: Sequence[str], hea
     flags = [
         *flags,
         *_GROUP_FLAGS.get(source.group, ()),
+        *(f"-D{define}" for define in source.defines),
         *(_SMALL if source.small else ()),
         *(_WARNINGS if source.warnings else ("-w",)),
     ]

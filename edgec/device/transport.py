@@ -17,16 +17,16 @@ from typing import Any
 
 from edgec.errors import DeviceError
 
-HELLO, DESCRIBE, RESET, WRITE, RUN, READ = 1, 2, 3, 4, 5, 6
+HELLO, DESCRIBE, RESET, WRITE, RUN, READ, STATE_GET, STATE_PUT = 1, 2, 3, 4, 5, 6, 7, 8
 ANSWER, FAULT, NAK = 0x80, 0x7E, 0x7F
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 START = b"\xed\x6c"
 _DAMAGED = (1, 3)  # the board got a damaged frame (its own requests never have a wrong length): send it again
 _REASONS = {
     1: "damaged frame",
     2: "unknown request",
     3: "wrong length",
-    4: "no such tensor, or bytes outside it",
+    4: "no such tensor, or bytes outside it or the state",
     5: "the model's init failed",
 }
 _FAULT_NAMES = {2: "NMI", 3: "hard fault", 4: "memory fault", 5: "bus fault", 6: "usage fault"}

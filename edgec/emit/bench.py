@@ -57,6 +57,7 @@ def bench_source(built: Built, model_id: str) -> str:
         "    .input = input,",
         "    .output = output,",
         *(["    .feed = feed,"] if built.program.feed else []),
+        *(["    .state = state,", "    .state_bytes = sizeof state,"] if built.program.states else []),
         "};",
         "",
     ]

@@ -31,7 +31,10 @@ FAMILIES = (
     "movement",
     "reduce",
     "ring",
+    "front_end",
     "int16",
+    "linear16",
+    "product16",
 )
 
 

@@ -13,17 +13,13 @@ from edgec.kernels.registry import Call, HandKernel, Packed, hand_kernel
 from edgec.operators.record import TensorType
 
 _LINEAR, _DEPTHWISE = LinearS8Dsp(), DepthwiseConv2dS8Dsp()
+_RUN = "movement/copy_run.c"
 
 
-@hand_kernel
-class RingWriteS8Dsp(HandKernel):
-    """ring_write_s8 of any ring."""
+class _Rows(HandKernel):
+    """Rows copied as runs of bytes, whatever their elements are."""
 
-    name = "ring_write_s8_dsp"
-    op = "ring_write_s8"
-    needs = frozenset({"dsp"})
-    function = "edgec_ring_write_s8_dsp"
-    sources = ("ring/ring_write_s8_dsp.c", "movement/copy_run.c")
+    needs = frozenset()
 
     def accepts(self, call: Call) -> str | None:
         """Any call."""
@@ -41,9 +37,71 @@ class RingWriteS8Dsp(HandKernel):
         """None."""
         return 0
 
+
+@hand_kernel
+class RingWriteS8Dsp(_Rows):
+    """ring_write_s8 of any ring: the price does not grow with it."""
+
+    name = "ring_write_s8_dsp"
+    op = "ring_write_s8"
+    function = "edgec_ring_write_s8_dsp"
+    sources = ("ring/ring_write_s8_dsp.c", _RUN)
+
     def arguments(self, call: Call) -> tuple[str | int, ...]:
         """In the order of the prototype."""
-        return ("ring", "x", "cursor", "y", *call.types["ring"].shape)
+        return ("ring", "x", "cursor", "y", *_bytes(call.types["ring"]))
+
+
+@hand_kernel
+class RingWriteS16Dsp(RingWriteS8Dsp):
+    """ring_write_s16 of any ring."""
+
+    name = "ring_write_s16_dsp"
+    op = "ring_write_s16"
+
+
+@hand_kernel
+class RingReadS8Dsp(_Rows):
+    """ring_read_s8 of any ring."""
+
+    name = "ring_read_s8_dsp"
+    op = "ring_read_s8"
+    function = "edgec_ring_read_s8_dsp"
+    sources = ("ring/ring_read_s8_dsp.c", _RUN)
+
+    def arguments(self, call: Call) -> tuple[str | int, ...]:
+        """In the order of the prototype."""
+        return ("ring", "cursor", "y", *_bytes(call.types["ring"]), int(call.attrs["rows"]))
+
+
+@hand_kernel
+class RingReadS16Dsp(RingReadS8Dsp):
+    """ring_read_s16 of any ring."""
+
+    name = "ring_read_s16_dsp"
+    op = "ring_read_s16"
+
+
+@hand_kernel
+class RingRotateS8Dsp(_Rows):
+    """ring_rotate_s8 of any window."""
+
+    name = "ring_rotate_s8_dsp"
+    op = "ring_rotate_s8"
+    function = "edgec_ring_rotate_s8_dsp"
+    sources = ("ring/ring_read_s8_dsp.c", _RUN)
+
+    def arguments(self, call: Call) -> tuple[str | int, ...]:
+        """In the order of the prototype."""
+        return ("x", "cursor", "y", *_bytes(call.types["x"]))
+
+
+@hand_kernel
+class RingRotateS16Dsp(RingRotateS8Dsp):
+    """ring_rotate_s16 of any window."""
+
+    name = "ring_rotate_s16_dsp"
+    op = "ring_rotate_s16"
 
 
 @hand_kernel
@@ -54,7 +112,7 @@ class CausalConv1dS8Dsp(HandKernel):
     op = "causal_conv1d_s8"
     needs = LinearS8Dsp.needs
     function = "edgec_causal_conv1d_s8_dsp"
-    sources = ("ring/causal_conv1d_s8_dsp.c", *LinearS8Dsp.sources)
+    sources = ("ring/causal_conv1d_s8_dsp.c", _RUN, *LinearS8Dsp.sources)
 
     def accepts(self, call: Call) -> str | None:
         """What the dense layer accepts."""
@@ -111,6 +169,12 @@ class CausalDepthwiseS8Dsp(HandKernel):
     def arguments(self, call: Call) -> tuple[str | int, ...]:
         """In the order of the prototype."""
         return ("ring", "cursor", "weights", "requantize", "geometry", "y")
+
+
+def _bytes(ring: TensorType) -> tuple[int, int, int]:
+    """Streams, rows and bytes of a row."""
+    streams, rows, channels = ring.shape
+    return streams, rows, channels * np.dtype(ring.dtype).itemsize
 
 
 def _geometry(call: Call, taps: int, outputs: int) -> Packed:

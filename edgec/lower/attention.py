@@ -18,6 +18,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from edgec.lower.graph import DOMAIN
+from edgec.lower.value_types import result_type, value_types
 from edgec.model import Model
 from edgec.operators import TensorType, get_operator
 from edgec.operators.integer import product
@@ -58,24 +59,7 @@ class _Graph:
         self.constants = {t.name: t for t in graph.initializer}
         self.outputs = {o.name for o in graph.output}
         self.producers = {o: n for n in self.nodes for o in n.output}
-        self.types: dict[str, TensorType] = {}
-        for info in graph.input:
-            kind = info.type.tensor_type
-            dtype = str(helper.tensor_dtype_to_np_dtype(kind.elem_type))
-            self.types[info.name] = TensorType(tuple(d.dim_value for d in kind.shape.dim), dtype)
-        for tensor in graph.initializer:
-            dtype = str(helper.tensor_dtype_to_np_dtype(tensor.data_type))
-            self.types[tensor.name] = TensorType(tuple(tensor.dims), dtype)
-        for node in self.nodes:
-            self._infer(node)
-
-    def _infer(self, node: onnx.NodeProto) -> None:
-        if node.op_type == "Reshape":
-            dims = numpy_helper.to_array(self.constants[node.input[1]])
-            self.types[node.output[0]] = TensorType(tuple(int(d) for d in dims), self.types[node.input[0]].dtype)
-        elif node.domain == DOMAIN:
-            types = [self.types[name] for name in node.input]
-            self.types[node.output[0]] = get_operator(node.op_type).infer(types, **attributes(node))
+        self.types = value_types(graph)
 
     def readers(self, name: str) -> list[onnx.NodeProto]:
         """Nodes that read `name`."""
@@ -112,7 +96,7 @@ class _Graph:
         """Put `node` before another; the name of its result."""
         self.nodes.insert(next(i for i, n in enumerate(self.nodes) if n is before), node)
         self.producers[node.output[0]] = node
-        self._infer(node)
+        self.types[node.output[0]] = result_type(node, self.types, self.constants)
         return str(node.output[0])
 
     def constant(self, name: str, array: npt.NDArray[Any]) -> str:

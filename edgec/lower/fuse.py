@@ -13,8 +13,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from edgec.lower.graph import DOMAIN
+from edgec.lower.value_types import value_types
 from edgec.model import Model
-from edgec.operators import TensorType, get_operator
 from edgec.operators.linear import scaled_sum
 
 
@@ -65,19 +65,7 @@ class _Fusion:
         self.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in self.arrays.items() if n in used)
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        types = {name: TensorType.of(array) for name, array in self.arrays.items()}
-        for info in self.graph.input:
-            kind = info.type.tensor_type
-            dtype = str(helper.tensor_dtype_to_np_dtype(kind.elem_type))
-            types[info.name] = TensorType(tuple(d.dim_value for d in kind.shape.dim), dtype)
-        for node in self.graph.node:
-            if node.domain == DOMAIN:
-                attrs = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-                types[node.output[0]] = get_operator(node.op_type).infer([types[n] for n in node.input], **attrs)
-            else:  # a Reshape
-                shape = tuple(int(d) for d in self.arrays[node.input[1]])
-                types[node.output[0]] = TensorType(shape, types[node.input[0]].dtype)
-        return {name: kind.shape for name, kind in types.items()}
+        return {name: kind.shape for name, kind in value_types(self.graph).items()}
 
     def _table(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         layer = self._layer(node.input[0]) if node.op_type == "table_s8" else None

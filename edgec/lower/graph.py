@@ -148,8 +148,8 @@ class Source:
         if points.size != 1:
             raise NotIntegerError("zero points differ from channel to channel")
         if zero.dtype == np.int16:
-            if points[0] or scale.ndim:
-                raise NotIntegerError("int16 with a zero point or with a scale per channel")
+            if points[0]:
+                raise NotIntegerError("int16 with a zero point")
             return Quant(scale, 0, axis, "int16")
         return Quant(scale, int(points[0]) - (128 if zero.dtype == np.uint8 else 0), axis)
 
@@ -176,6 +176,8 @@ class IntegerGraph:
     """What each view is a view of; never a view itself."""
     copies: dict[tuple[str, Order], str] = field(default_factory=dict)
     """Copies of tensors in another order of axes: one serves all who need it."""
+    widened: dict[str, str] = field(default_factory=dict)
+    """What int8 tensors are as int16 with zero point 0."""
     joined: dict[tuple[str, ...], str] = field(default_factory=dict)
     """Matrices of which the rows of others are side by side, by the names of these."""
 
@@ -184,6 +186,12 @@ class IntegerGraph:
         unique = self._unique(name)
         self.constants[unique] = np.ascontiguousarray(array)
         self.types[unique] = TensorType.of(array)
+        return unique
+
+    def declare(self, name: str, kind: TensorType) -> str:
+        """A unique name for a result of that type."""
+        unique = self._unique(name)
+        self.types[unique] = kind
         return unique
 
     def operand(self, value: Value, name: str) -> str:
@@ -269,8 +277,8 @@ class IntegerGraph:
             constants: its constant inputs by name, in the record's order.
         """
         record = get_operator(op)
-        if not op.endswith("_s16") and any(self.types[n].dtype == "int16" for n in inputs):
-            raise NotIntegerError("an int16 operand, which sums, LayerNormalization and means alone take")
+        if not op.endswith(("_s16", "_f32")) and any(self.types[n].dtype == "int16" for n in inputs):
+            raise NotIntegerError("an int16 operand, which sums, products, LayerNormalization and means alone take")
         names = [*inputs, *(self.constant(f"{node}.{k}", v) for k, v in constants.items())]
         try:
             kind = record.infer([self.types[n] for n in names], **attrs)
@@ -293,5 +301,6 @@ def unsupported(reasons: Sequence[tuple[str, str, str]]) -> UnsupportedError:
     lines = "".join(f"\n  {name} ({op}): {why}" for name, op, why in reasons)
     return UnsupportedError(
         f"{len(reasons)} node{'s' if len(reasons) != 1 else ''} cannot be computed in int8:{lines}",
-        hint="quantize the float model with `edgec quantize`, or compile it with --precision float32",
+        hint="quantize the float model with `edgec quantize`, compile it with --precision float32,"
+        " or let these nodes compute in float32: --allow-float",
     )

@@ -20,13 +20,15 @@ from onnx import helper, numpy_helper
 from edgec.lower import rules_conv, rules_resize  # noqa: F401 (they register their rules)
 from edgec.lower.graph import DOMAIN, Array, IntegerGraph, NotIntegerError, Quant, Source, Value, unsupported
 from edgec.lower.indices import INTEGER_TYPES, lower_indices
+from edgec.lower.islands import Islands, float_nodes, name_of
 from edgec.lower.movement import MOVEMENT, move
 from edgec.lower.product_sums import product_sum, sums_of
-from edgec.lower.rules import RULES, Rule, Site, masked_softmax, requantized, table
+from edgec.lower.rules import Rule, Site, masked_softmax, requantized, table
+from edgec.lower.rules_int16 import rule_of
 from edgec.lower.rules_more import rms_norm
 from edgec.lower.storage import in_storage_order
 from edgec.lower.tables import ELEMENTWISE, LOGICAL, evaluate
-from edgec.model import Model
+from edgec.model import Model, float_node_names, with_float_nodes
 from edgec.operators import TensorType
 from edgec.operators.integer import quantize_real, real_values
 from edgec.passes.product_sum_form import ProductSum
@@ -41,20 +43,27 @@ TRUTH = Quant(np.array(1.0), 0)
 """Quantization of true and false."""
 
 
-def lower_to_integers(model: Model) -> Model:
-    """The quantized model with every node an integer operator of the domain `edgec` or a Reshape.
+def lower_to_integers(model: Model, *, allow_float: bool = False) -> Model:
+    """The quantized model with every node an integer operator of the domain `edgec`, a Reshape or a float node.
 
     Inputs and outputs become int8 tensors; scale, zero point, ONNX shape and layout of each are in the
-    metadata `edgec.interface`.
+    metadata `edgec.interface`. Float nodes are those that the metadata `edgec.float` names, and with `allow_float` all
+    that have no integer form (`edgec/lower/islands.py`); what they read of the inputs, and outputs that they make, may
+    be float32.
 
     Raises:
         UnsupportedError: nodes without an integer form, all of them, each with the reason.
     """
-    return _Lowering(model).run()
+    if allow_float:
+        found = _Lowering(model, allow_float=True)
+        found.run()
+        # Again with these and no others: what the file then says gives the same program.
+        model = with_float_nodes(model, found.islands.written())
+    return _Lowering(model, allow_float=False).run()
 
 
 class _Lowering:
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, allow_float: bool) -> None:
         self.model = model
         self.source = Source(model.proto)
         self.graph = IntegerGraph()
@@ -69,6 +78,8 @@ class _Lowering:
         self.done: set[str] = set()  # results of nodes that an earlier rule has taken along, or that a later one will
         self.done.update(name for s in self.sums.values() for name in s.inner)
         self.refused: list[tuple[str, str, str]] = []
+        listed = frozenset(float_node_names(model.proto))
+        self.islands = Islands(self.source, self.graph, self.values, self.indices, listed, allow_float)
 
     def run(self) -> Model:
         for info in self.model.proto.graph.input:
@@ -76,12 +87,15 @@ class _Lowering:
             self.graph.types[info.name] = TensorType(self.source.shapes[info.name], "int32" if integer else "int8")
             if integer:
                 self.indices[info.name] = info.name
+        self.islands.bind_inputs([info.name for info in self.model.proto.graph.input])
         for node in self.source.graph.node:
             if node.output[0] in self.done:
                 continue
             try:
                 self._node(node)
             except (NotIntegerError, ValueError) as error:
+                if self.islands.takes(node):
+                    continue
                 self.refused.append((node.name, node.op_type, str(error)))
                 # Its result counts as known below, so that the list holds causes and not their consequences.
                 for output in node.output:
@@ -103,6 +117,8 @@ class _Lowering:
             self._dequantize(node)
         elif node.op_type == "QuantizeLinear":
             self._quantize(node)
+        elif name_of(node) in self.islands.listed:
+            self.islands.write(node)
         elif node.output[0] in self.forms:
             self._rms_norm(self.forms[node.output[0]])
         elif node.output[0] in self.sums:
@@ -137,6 +153,17 @@ class _Lowering:
 
     def _quantize(self, node: onnx.NodeProto) -> None:
         name, quant = node.input[0], self.source.quant(node)
+        try:
+            result = self._quantized(node, name, quant)
+        except NotIntegerError:
+            if not self.islands.allowed:
+                raise
+            result = self.islands.quantize(name, quant, node.name)
+        self.integers[node.output[0]] = result
+
+    def _quantized(self, node: onnx.NodeProto, name: str, quant: Quant) -> Value:
+        if name in self.islands.tensors and name not in self.values and name not in self.source.arrays:
+            return self.islands.quantize(name, quant, node.name)
         if name in self.functions and not (name in self.values and self.values[name].quant.same(quant)):
             result = self._tabulate(name, self._producer(name), quant)
         elif name in self.values:
@@ -155,11 +182,11 @@ class _Lowering:
             result = Value(name, self.source.shapes[name], quant)
         else:
             raise NotIntegerError(f"{name} is computed in float")
-        self.integers[node.output[0]] = result
+        return result
 
     def _bind_input(self, name: str, quant: Quant) -> None:
-        if quant.dtype != "int8":
-            raise NotIntegerError(f"input {name} is {quant.dtype}; inputs are int8")
+        if name not in self.inputs:  # nobody has seen it before
+            self.graph.types[name] = TensorType(self.source.shapes[name], quant.dtype)
         if not self.inputs.setdefault(name, quant).same(quant):
             raise NotIntegerError(f"input {name} is quantized in two ways")
 
@@ -223,7 +250,7 @@ class _Lowering:
         return value.real() if value is not None and value.data is not None else None
 
     def _operator(self, node: onnx.NodeProto) -> None:
-        rule = RULES.get(node.op_type)
+        rule = rule_of(node.op_type)
         if rule is None:
             wide = any(n in self.values and self.values[n].quant.dtype == "int16" for n in node.input)
             raise NotIntegerError("no integer operator" + (" with an int16 operand" if wide else ""))
@@ -261,7 +288,7 @@ class _Lowering:
         scaled = replace(quant, scale=quant.scale / factor)
         written = in_storage_order(rule, Site(node, operands, shape, scaled, self.graph))
         if self.graph.types[written.tensor].dtype != quant.dtype:
-            raise NotIntegerError("an int16 result, which sums alone have")
+            raise NotIntegerError("an int16 result, which sums, Mul and layers of constant weights alone have")
         result = Value(written.tensor, shape, quant, order=written.order)
         for clamp in followers:
             if clamp.op_type in ("Relu", "Clip"):
@@ -378,14 +405,19 @@ class _Lowering:
                 outputs.append({"name": info.name, "tensor": self.indices[info.name]})
                 continue
             value = self.values.get(info.name) or self.integers.get(info.name)
+            source = next((i for i, o in states.items() if o == info.name), None)
+            if value is None and source in self.inputs and self.islands.knows(info.name):
+                value = self.islands.quantize(info.name, self.inputs[source], info.name)
+            if source in self.islands.tensors or (value is None and self.islands.knows(info.name)):
+                tensor = self._float_output(info.name)
+                names.append(tensor)
+                outputs.append({"name": info.name, "tensor": tensor})
+                continue
             if value is None or value.tensor is None:
                 raise unsupported([(info.name, "output", "it is not a quantized tensor")])
-            if value.quant.dtype != "int8":
-                raise unsupported([(info.name, "output", f"it is {value.quant.dtype}; outputs are int8")])
             value = self.graph.in_order(value, (), info.name)
             assert value.tensor is not None
             tensor = value.tensor
-            source = next((i for i, o in states.items() if o == info.name), None)
             if source is not None and source in self.inputs:
                 tensor = requantized(
                     self.graph, onnx.NodeProto(name=info.name), tensor, value.quant, self.inputs[source]
@@ -394,7 +426,7 @@ class _Lowering:
             names.append(tensor)
             outputs.append(self._border(info.name, tensor, value.quant))
         given = [i.name for i in self.model.proto.graph.input]
-        absent = [n for n in given if n not in self.inputs and n not in self.indices]
+        absent = [n for n in given if n not in self.inputs | self.indices | self.islands.tensors]
         if absent:
             raise unsupported([(n, "input", "it is not quantized") for n in absent])
         inputs = [self._border(n, n, self.inputs[n]) for n in given if n in self.inputs]
@@ -406,7 +438,15 @@ class _Lowering:
                 INTERFACE_KEY: json.dumps({"inputs": inputs, "outputs": outputs}),
             },
         )
-        return Model(proto, self.model.name, self.model.sha256, self.model.states, list(self.model.notes))
+        lowered = Model(proto, self.model.name, self.model.sha256, self.model.states, list(self.model.notes))
+        return with_float_nodes(lowered, self.islands.written())
+
+    def _float_output(self, name: str) -> str:
+        """The float tensor of an output: of a state that is float, or what a float node makes."""
+        try:
+            return self.islands.operand(name, name)
+        except (NotIntegerError, ValueError) as error:
+            raise unsupported([(name, "output", str(error))]) from error
 
     def _border(self, name: str, tensor: str, quant: Quant) -> dict[str, object]:
         scale, zero_point = quant.pair
@@ -424,6 +464,12 @@ class _Lowering:
             [self._info(i.name) for i in self.model.proto.graph.input],
             [self._info(n) for n in dict.fromkeys(outputs)],
             [numpy_helper.from_array(a, n) for n, a in self.graph.constants.items() if n in live],
+            # So that what TVM makes of float nodes is compared with what ONNX says of them.
+            value_info=[
+                self._info(v)
+                for v in dict.fromkeys(v for n in float_nodes(kept) for v in (*n.input, *n.output) if v)
+                if v not in outputs and v not in self.graph.constants
+            ],
         )
         opsets = [helper.make_opsetid("", self.source.opset), helper.make_opsetid(DOMAIN, 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=10)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import onnx
 
 from edgec.lower.graph import IntegerGraph, NotIntegerError, Source
 from edgec.lower.rules import Product, Site, emit_linear, product_of, transposes
+from edgec.lower.rules_int16 import emit_linear16, is_wide, widened
 from edgec.lower.weights import requantize_constants
 from edgec.passes.product_sum_form import ProductSum, find_product_sums
 
@@ -38,11 +40,15 @@ def product_sum(site: Site, layers: Sequence[Site]) -> str:
     """`linear_s8` of the inputs of all layers side by side: int8 as they are, for one accumulator takes any of them.
 
     The zero point of each input is in the bias; a layer's scale of input and weights, channel by channel, must be
-    that of the others.
+    that of the others. `linear_s16` if an input, weights or the result are int16.
 
     Raises:
         NotIntegerError: scales that differ, or an accumulator that could leave 32 bits.
+        ValueError: of int16, one for which 64 bits are not proven to do.
     """
+    int16 = any(is_wide(s) for s in (site, *layers))
+    if int16:
+        layers = [replace(s, operands=[widened(s, s.value(0)), *s.operands[1:]]) for s in layers]
     products = [product_of(layer, transposes(layer)) for layer in layers]
     n = len(products[0].weights)
     scales = [np.broadcast_to(p.x.quant.pair[0] * p.scale, (n,)) for p in products]
@@ -51,9 +57,13 @@ def product_sum(site: Site, layers: Sequence[Site]) -> str:
     rows = [layer.rows(p.x, p.weights.shape[1]) for layer, p in zip(layers, products, strict=True)]
     order, tensor = side_by_side(site.graph, site.node.name, rows)
     weights = np.concatenate([products[i].weights for i in order], axis=1)
-    bias = np.rint(sum((_bias(p, n) for p in products), np.zeros(n)) / scales[0])
+    real_bias = sum((_bias(p, n) for p in products), np.zeros(n))
+    if int16:
+        return emit_linear16(site, tensor, weights, scales[0], real_bias)
+    bias = np.rint(real_bias / scales[0])
     bias -= np.sum([p.x.quant.zero_point * p.weights.sum(axis=1) for p in products], axis=0)
-    vectors, wide = requantize_constants(scales[0], bias, np.abs(bias) + 128 * np.abs(weights).sum(axis=1), site.quant)
+    reach = np.abs(bias) + 128 * np.abs(weights).sum(axis=1)
+    vectors, wide = requantize_constants(scales[0], bias, reach, site.quant)
     return emit_linear(site, tensor, weights, vectors, wide)
 
 
@@ -88,6 +98,7 @@ def side_by_side(graph: IntegerGraph, node: str, parts: Sequence[str]) -> tuple[
             continue
         order.append(i)
         names = (*names, parts[i])
-        tensor = graph.emit("concat_s8", f"{node}.inputs", f"{node}.inputs", [tensor, parts[i]], {})
+        op = "concat_s16" if graph.types[tensor].dtype == "int16" else "concat_s8"
+        tensor = graph.emit(op, f"{node}.inputs", f"{node}.inputs", [tensor, parts[i]], {})
         graph.joined[names] = tensor
     return order, tensor

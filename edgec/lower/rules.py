@@ -26,7 +26,6 @@ from edgec.operators.integer import (
     multipliers,
     needs_wide,
     product,
-    quantize_real,
     table_of,
 )
 
@@ -247,11 +246,12 @@ def _add_wide(site: Site, a: Value, b: Value, sign: int) -> str:
     a, b, swapped = broadcast(site, a, b)
     if swapped:
         params = params[[1, 0, 3, 2, 4, 5]]
-    bits = {name: _bits(q) for name, q in (("a", a.quant), ("b", b.quant), ("y", site.quant))}
+    bits = {name: bits_of(q) for name, q in (("a", a.quant), ("b", b.quant), ("y", site.quant))}
     return site.emit("add_s16", matrices(site, a, b), {"params": params}, **bits)
 
 
-def _bits(quant: Quant) -> int:
+def bits_of(quant: Quant) -> int:
+    """Bits of an activation."""
     return 8 * np.dtype(quant.dtype).itemsize
 
 
@@ -346,13 +346,14 @@ def _concat(site: Site) -> str:
         value = site.value(i)
         name = f"{site.node.name}.{i}"
         if value.data is not None:
-            tensor = site.graph.constant(name, quantize_real(value.real(), *site.quant.pair))
+            tensor = site.graph.constant(name, site.quant.integers(value.real()))
         else:
             tensor = requantized(site.graph, site.node, site.graph.operand(value, name), value.quant, site.quant)
         parts.append(site.graph.view(tensor, (rows, product(value.shape[axis:]))))
     result = parts[0]
     for part in parts[1:]:
-        result = site.graph.emit("concat_s8", site.node.name, site.node.output[0], [result, part], {})
+        op = "concat_s16" if site.quant.dtype == "int16" else "concat_s8"
+        result = site.graph.emit(op, site.node.name, site.node.output[0], [result, part], {})
     return site.graph.view(result, site.shape)
 
 
@@ -372,9 +373,9 @@ def requantized(
         return tensor
     if "int16" in (have.dtype, want.dtype):
         shape = graph.types[tensor].shape
-        params = int16.requantize_params(have.pair, want.pair, _bits(want), limits)
+        params = int16.requantize_params(have.pair, want.pair, bits_of(want), limits)
         flat = [graph.view(tensor, (product(shape),))]
-        name, bits = f"{tensor}.requantized", {"x": _bits(have), "y": _bits(want)}
+        name, bits = f"{tensor}.requantized", {"x": bits_of(have), "y": bits_of(want)}
         return graph.view(graph.emit("requantize_s16", node.name, name, flat, {"params": params}, **bits), shape)
     return table(graph, node.name, tensor, table_of(lambda v: v, have.pair, want.pair), f"{tensor}.requantized")
 

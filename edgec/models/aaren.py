@@ -19,7 +19,7 @@ nothing is ever forgotten: on a stream without an end the mean settles and a new
 for utterances with a reset before each.
 
 Our own reading: query and key projection are both learned and meet nowhere else, so the layer keeps their product
-q^T W_k, one row for each head; m starts at 0 (see the layer). Frames enter through a causal convolution over 5 of them,
+q^T W_k, one row for each head; m starts at -10,000 (see the layer). Frames enter through a causal convolution over 5 of them,
 because a mean keeps no order; the paper adds positions, which would bound the stream.
 """
 
@@ -75,6 +75,7 @@ class AarenBlock(nn.Module):
     "aaren-spoken-digits",
     description="one step of a keyword Aaren on 40 log-mel bins, 2 blocks of 4 heads of 12, 10 classes",
     source="Feng et al., Attention as an RNN, 2024, arXiv:2405.13956",
+    parameters=39_130,
     inputs={
         "frame": (1, 40),
         "past": (1, 4, 40),
@@ -97,10 +98,10 @@ class AarenBlock(nn.Module):
     },
     states=(
         ("past", "past_next", 0.0),
-        ("m0", "m0_next", 0.0),
+        ("m0", "m0_next", -10_000.0),
         ("u0", "u0_next", 0.0),
         ("w0", "w0_next", 0.0),
-        ("m1", "m1_next", 0.0),
+        ("m1", "m1_next", -10_000.0),
         ("u1", "u1_next", 0.0),
         ("w1", "w1_next", 0.0),
     ),

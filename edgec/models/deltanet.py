@@ -33,6 +33,7 @@ from edgec.models.layers.matrix_memory import MatrixMemory
 from edgec.models.registry import register_model
 
 EPSILON = 1e-5
+Recurrence = Callable[..., tuple[Tensor, Tensor]]
 
 
 class DeltaBlock(nn.Module):
@@ -66,9 +67,7 @@ class DeltaBlock(nn.Module):
         """All steps: x float [B, T, D] -> the same, and s and past after the last step."""
         return self._block(x, s, past, self.conv.parallel, self.memory.parallel)
 
-    def _block(
-        self, x: Tensor, s: Tensor, past: Tensor, conv: Callable[..., Tensor], memory: Callable[..., Tensor]
-    ) -> tuple[Tensor, ...]:
+    def _block(self, x: Tensor, s: Tensor, past: Tensor, conv: Recurrence, memory: Recurrence) -> tuple[Tensor, ...]:
         normed = self.norm1(x)
         mixed, past = conv(self.qkv(normed), past)
         q, k, v = mixed.unflatten(-1, (3, self.heads, self.depth)).unbind(-3)
@@ -82,6 +81,7 @@ class DeltaBlock(nn.Module):
     "deltanet-spoken-digits",
     description="one step of a keyword DeltaNet on 40 log-mel bins, 2 blocks of 3 heads of 16, 10 classes",
     source="Yang et al., Parallelizing Linear Transformers with the Delta Rule, NeurIPS 2024, arXiv:2406.06484",
+    parameters=41_712,
     inputs={
         "frame": (1, 40),
         "s0": (1, 3, 16, 16),

@@ -41,6 +41,7 @@ class SeparableBlock(nn.Module):
     "ds-cnn-cifar10",
     description="depthwise-separable CNN for 32x32 colour images, 10 classes, 5.7 M MACs",
     source="Howard et al., MobileNets, 2017, arXiv:1704.04861; Zhang et al., Hello Edge, 2017, arXiv:1711.07128",
+    parameters=55_210,
     inputs={"image": (1, 3, 32, 32)},
     outputs={"logits": (1, 10)},
 )

@@ -55,15 +55,14 @@ class GRUClassifier(nn.Module):
             h: float [B, hidden], before the first step.
 
         Returns:
-            logits float [B, T, classes] and the state after each step, float [B, T, hidden].
+            logits float [B, T, classes] and the state after the last step, float [B, hidden].
         """
         parts = (layer(x).unbind(1) for layer in (self.rx, self.zx, self.nx))
-        states = []
+        seen = []
         for rx, zx, nx in zip(*parts, strict=True):
             h = self._advance(rx, zx, nx, h)
-            states.append(h)
-        stacked = torch.stack(states, dim=1)
-        return self.out(stacked), stacked
+            seen.append(h)
+        return self.out(torch.stack(seen, dim=1)), h
 
     def _advance(self, rx: Tensor, zx: Tensor, nx: Tensor, h: Tensor) -> Tensor:
         r = torch.sigmoid(rx + self.rh(h))
@@ -76,6 +75,7 @@ class GRUClassifier(nn.Module):
     "gru-spoken-digits",
     description="one step of a keyword GRU on 40 log-mel bins, state of 64, 10 classes, 21 k MACs",
     source="Cho et al., RNN Encoder-Decoder, EMNLP 2014, arXiv:1406.1078",
+    parameters=20_874,
     inputs={"frame": (1, 40), "h": (1, 64)},
     outputs={"logits": (1, 10), "h_next": (1, 64)},
     states=(("h", "h_next", 0.0),),

@@ -2,8 +2,8 @@
 """Gated Transformer-XL: a transformer that takes one observation a step and remembers the last ones.
 
 Source: E. Parisotto et al., "Stabilizing Transformers for Reinforcement Learning", ICML 2020 (arXiv:1910.06764),
-section 3, with the relative attention of Transformer-XL (arXiv:1901.02860). For every layer, with E the step and M the
-steps before it, as they entered the layer:
+section 3; row 19. With the relative attention of Transformer-XL (arXiv:1901.02860). For every layer, with E the step
+and M the steps before it, as they entered the layer:
 
     Y  = g1(E, relu(RelativeAttention(LN([M; E]))))
     E' = g2(Y, relu(MLP(LN(Y))))                        MLP: D -> hidden -> D with relu between
@@ -97,9 +97,7 @@ class GTrXL(nn.Module):
         classes: number of logits.
     """
 
-    def __init__(
-        self, inputs: int, dim: int, layers: int, heads: int, window: int, hidden: int, classes: int
-    ) -> None:
+    def __init__(self, inputs: int, dim: int, layers: int, heads: int, window: int, hidden: int, classes: int) -> None:
         super().__init__()
         self.embedding = nn.Linear(inputs, dim)
         self.layers = nn.ModuleList(Layer(dim, heads, window, hidden) for _ in range(layers))
@@ -125,8 +123,9 @@ class GTrXL(nn.Module):
 
 @register_model(
     "gtrxl-spoken-digits",
-    description="one step of a gated transformer-XL on 40 log-mel bins, 2 layers over 40 steps, 10 classes, 46 k MACs",
+    description="one step of a gated transformer-XL on 40 log-mel bins, 2 layers over 40 steps, 10 classes, 50 k MACs",
     source="Parisotto et al., Stabilizing Transformers for Reinforcement Learning, ICML 2020, arXiv:1910.06764",
+    parameters=45_610,
     inputs={"frame": (1, 40), "k0": (1, 40, 32), "v0": (1, 40, 32), "k1": (1, 40, 32), "v1": (1, 40, 32)},
     outputs={
         "logits": (1, 10),

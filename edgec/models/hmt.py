@@ -2,7 +2,7 @@
 """Hierarchical memory transformer: segments of a stream, each read with what a memory of earlier segments recalls.
 
 Source: Z. He et al., "HMT: Hierarchical Memory Transformer for Efficient Long Context Language Processing", NAACL 2025
-(arXiv:2405.06067), section 3. For segment x_n of L frames, with E = embedding(x_n) and f a transformer:
+(arXiv:2405.06067), section 3; row 1. For segment x_n of L frames, with E = embedding(x_n) and f a transformer:
 
     q_n = last(f([s; E[:L/2]; s]))                         summary; s is learned
     p_n = softmax((W_q q_n) (W_k M)^T / sqrt(depth)) M     recall from the memory M [slots, D]
@@ -98,8 +98,9 @@ class HMT(nn.Module):
 
 @register_model(
     "hmt-spoken-digits",
-    description="one segment of 8 frames of 40 log-mel bins, memory of 16 segments, 10 classes, 475 k MACs a segment",
+    description="one segment of 8 frames of 40 log-mel bins, memory of 16 segments, 10 classes, 506 k MACs a segment",
     source="He et al., HMT: Hierarchical Memory Transformer, NAACL 2025, arXiv:2405.06067",
+    parameters=32_330,
     inputs={"segment": (1, 8, 40), "memory": (1, 16, 40), "sensory": (1, 2, 40)},
     outputs={"logits": (1, 10), "memory_next": (1, 16, 40), "sensory_next": (1, 2, 40)},
     states=(("memory", "memory_next", 0.0), ("sensory", "sensory_next", 0.0)),

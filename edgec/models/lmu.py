@@ -9,7 +9,7 @@ equations 18 to 20, without nonlinear recurrence:
     o_t = relu(W_m m_t + w_x x_t + b)
     y_t = W_o o_t + b_o
 
-The parallel form needs m at the last step only: u times the impulse response. Our own reading: the sizes 468 and 346
+Training needs m at the last step only: u times the impulse response (`last`). Our own reading: the sizes 468 and 346
 are those that the paper gives for permuted sequential MNIST; 346 (468 + 2) + 10 (346 + 1) + 2 = 166,092 parameters
 then are what it calls 165 k.
 """
@@ -57,7 +57,18 @@ class LMUClassifier(nn.Module):
         m_next = m @ self.a_bar.T + torch.relu(self.encoder(x)) * self.b_bar
         return self._answer(x, m_next), m_next
 
-    def parallel(self, x: Tensor) -> Tensor:
+    def parallel(self, x: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+        """All steps: x float [B, T, 1] -> (logits float [B, T, classes], m after the last step).
+
+        Only the memory is a loop; what reads it is one product over all steps.
+        """
+        seen = []
+        for u in torch.relu(self.encoder(x)).unbind(1):
+            m = m @ self.a_bar.T + u * self.b_bar
+            seen.append(m)
+        return self._answer(x, torch.stack(seen, dim=1)), m
+
+    def last(self, x: Tensor) -> Tensor:
         """Logits float [B, classes] after the last of the steps x float [B, T <= window, 1], from a state of zero."""
         u = torch.relu(self.encoder(x)).squeeze(-1)
         return self._answer(x[:, -1], u @ self.response[-x.shape[1] :])
@@ -72,6 +83,7 @@ class LMUClassifier(nn.Module):
     "lmu-psmnist",
     description="one pixel of permuted sequential MNIST, memory of 468 over 784 steps, 10 classes, 166 k parameters",
     source="Chilkuri & Eliasmith, Parallelizing Legendre Memory Unit Training, ICML 2021, arXiv:2102.11417",
+    parameters=166_092,
     inputs={"pixel": (1, 1), "m": (1, 468)},
     outputs={"logits": (1, 10), "m_next": (1, 468)},
     states=(("m", "m_next", 0.0),),

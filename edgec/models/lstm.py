@@ -64,9 +64,7 @@ class LSTMClassifier(nn.Module):
             seen.append(h)
         return self.out(torch.stack(seen, dim=1)), h, c
 
-    def _advance(
-        self, ix: Tensor, fx: Tensor, gx: Tensor, ox: Tensor, h: Tensor, c: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _advance(self, ix: Tensor, fx: Tensor, gx: Tensor, ox: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         i, f = torch.sigmoid(ix + self.ih(h)), torch.sigmoid(fx + self.fh(h))
         g, o = torch.tanh(gx + self.gh(h)), torch.sigmoid(ox + self.oh(h))
         c = f * c + i * g
@@ -77,6 +75,7 @@ class LSTMClassifier(nn.Module):
     "lstm-spoken-digits",
     description="one step of a keyword LSTM on 40 log-mel bins, two states of 48, 10 classes, 17 k MACs",
     source="Hochreiter & Schmidhuber, Long Short-Term Memory, 1997; Gers et al., Learning to Forget, 2000",
+    parameters=17_578,
     inputs={"frame": (1, 40), "h": (1, 48), "c": (1, 48)},
     outputs={"logits": (1, 10), "h_next": (1, 48), "c_next": (1, 48)},
     states=(("h", "h_next", 0.0), ("c", "c_next", 0.0)),

@@ -126,6 +126,7 @@ def imagenet(patch: int, dim: int, heads: int, depth: int, seed: int = 0) -> MCU
     description="low-rank vision transformer for 28x28 grey images, 10 classes, 6.7 M MACs",
     source="Liang et al., MCUFormer, NeurIPS 2023, arXiv:2310.16898",
     row=39,
+    parameters=118_410,
     inputs={"image": (1, 1, 28, 28)},
     outputs={"logits": (1, 10)},
     smaller=(

@@ -53,16 +53,30 @@ class RecurrentMemory(nn.Module):
 
     def forward(self, x: Tensor, h: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One step of every sequence in the batch; the state of the first step is zero."""
-        u = self.ex(x) + self.eh(h)
-        m_next = m + self.A(m) + self.B(u)
-        h_next = torch.tanh(self.wx(x) + self.wm(m_next) + self.wh(h))
+        h_next, m_next = self._advance(self.ex(x), self.wx(x), h, m)
         return self.out(h_next), h_next, m_next
+
+    def parallel(self, x: Tensor, h: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All steps: x float [B, T, inputs] -> (y float [B, T, outputs], h and m after the last step).
+
+        What does not depend on the state is one product over all steps.
+        """
+        seen = []
+        for ex, wx in zip(self.ex(x).unbind(1), self.wx(x).unbind(1), strict=True):
+            h, m = self._advance(ex, wx, h, m)
+            seen.append(h)
+        return self.out(torch.stack(seen, dim=1)), h, m
+
+    def _advance(self, ex: Tensor, wx: Tensor, h: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+        m_next = m + self.A(m) + self.B(ex + self.eh(h))
+        return torch.tanh(wx + self.wm(m_next) + self.wh(h)), m_next
 
 
 @register_model(
     "recurrent-16-64-32",
     description="one step of a recurrent memory with two states, 16 inputs, 10 outputs, 9 k MACs",
     source="Voelker et al., Legendre Memory Units, NeurIPS 2019",
+    parameters=8_954,
     inputs={"x": (1, 16), "h": (1, 64), "m": (1, 32)},
     outputs={"y": (1, 10), "h_next": (1, 64), "m_next": (1, 32)},
     states=(("h", "h_next", 0.0), ("m", "m_next", 0.0)),

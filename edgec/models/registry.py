@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -45,6 +46,7 @@ class ModelRecord:
         states: (input, output, reset value) for every input that the output of the step before feeds.
         smaller: arguments of its builder that make a smaller model with the same inputs and outputs, the nearest
             first.
+        parameters: how many trained numbers it has; 0 where its declaration does not say.
     """
 
     name: str
@@ -56,6 +58,7 @@ class ModelRecord:
     outputs: Mapping[str, tuple[int, ...]]
     states: tuple[tuple[str, str, float], ...] = ()
     smaller: tuple[Mapping[str, int], ...] = ()
+    parameters: int = 0
 
     @property
     def builder(self) -> Builder:
@@ -66,6 +69,17 @@ class ModelRecord:
     def stateful(self) -> bool:
         """Whether the model is a step function that carries state from call to call."""
         return bool(self.states)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of all states as float32; a compiled model may hold them narrower."""
+        return sum(4 * math.prod(self.inputs[source]) for source, *_ in self.states)
+
+    @property
+    def card(self) -> str:
+        """The model card: what the family's file says of itself. Imports nothing."""
+        path = _FOLDER / f"{self.module.rpartition('.')[2]}.py"
+        return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
 
     def build(self, seed: int = 0, **sizes: int) -> nn.Module:
         """The model as a torch module in evaluation mode, freshly initialised from `seed`.
@@ -100,6 +114,7 @@ def register_model(
     states: tuple[tuple[str, str, float], ...] = (),
     row: int | None = None,
     smaller: tuple[Mapping[str, int], ...] = (),
+    parameters: int = 0,
 ) -> Callable[[Builder], Builder]:
     """Decorator of a builder: the function that makes one variant of a family, without arguments or with sizes that
     have defaults.
@@ -119,6 +134,7 @@ def register_model(
             "outputs": outputs,
             "states": states,
             "smaller": smaller,
+            "parameters": parameters,
         }
         return builder
 

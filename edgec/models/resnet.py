@@ -43,6 +43,7 @@ class ResidualBlock(nn.Module):
     "resnet-cifar10",
     description="residual CNN (ResNet-8) for 32x32 colour images, 10 classes, 12.5 M MACs",
     source="He et al., Deep Residual Learning, CVPR 2016, arXiv:1512.03385; MLPerf Tiny, 2021, arXiv:2106.07597",
+    parameters=78_042,
     inputs={"image": (1, 3, 32, 32)},
     outputs={"logits": (1, 10)},
 )

@@ -83,6 +83,7 @@ class ViT(nn.Module):
     "vit-64",
     description="plain vision transformer for 64x64 colour images, 10 classes, 23 M MACs",
     source="Dosovitskiy et al., ViT, ICLR 2021, arXiv:2010.11929",
+    parameters=324_970,
     inputs={"image": (1, 3, 64, 64)},
     outputs={"logits": (1, 10)},
     smaller=(

@@ -69,7 +69,8 @@ class DequantizeF32:
     def reference(x_: Array, params: Float32, x: int) -> Float32:
         centred: Float32 = x_.astype(np.float32) - params[1]  # exact: at most 17 bits
         with np.errstate(over="ignore"):
-            return centred * params[0]
+            result: Float32 = centred * params[0]
+        return result
 
     @staticmethod
     def tir(T: Any, types: Sequence[TensorType], out: TensorType, x: int) -> Any:
@@ -108,9 +109,10 @@ class DequantizeF32:
 class QuantizeF32:
     """x float32 [N], params float32 [5] -> y int8 or int16 [N]: `y = sat(round(x / scale) + zero_point)`.
 
-    Attribute `y`: bits of the result. `clamp(x / scale, low, high) + up - down`, where low and high are the ends of the
-    type less the zero point, up is 1.5 * 2^23 and down the same less the zero point. The quotient is rounded to float32 and then to the nearest integer, halves to
-    even, as QuantizeLinear does; infinities saturate. NaN, for which ONNX defines nothing, gives the lowest result.
+    Attribute `y`: bits of the result. As computed: `clamp(x / scale, low, high) + up - down`, where low and high are
+    the ends of the type less the zero point, up is 1.5 * 2^23 and down the same less the zero point. The quotient is
+    rounded to float32 and then to the nearest integer, halves to even, as QuantizeLinear does; infinities saturate.
+    NaN, for which ONNX defines nothing, gives the lowest result.
     """
 
     @staticmethod

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operators with int16 activations (zero point 0): sums, means, copies and the way to int8 and back.
 
-They carry the residual stream where int8 costs too much. Products take int8: their operands are rounded first.
+They carry the residual stream where int8 costs too much, and with `linear16` and `product16` states.
 Multipliers are 30 bits, so that no result of 16 bits is off by more than its own rounding.
 """
 
@@ -42,14 +42,14 @@ class AddS16:
 
     @staticmethod
     def infer(types: Sequence[TensorType], a: int, b: int, y: int) -> TensorType:
-        _check_bits("add_s16", types, (a, b))
+        check_bits("add_s16", types, (a, b))
         return TensorType(broadcast_pair("add_s16", types).shape, f"int{y}")
 
     @staticmethod
     def reference(a_: Array, b_: Array, params: Int32, a: int, b: int, y: int) -> Array:
         za, zb, a_mult, b_mult, shift, zero_point = (int(v) for v in params)
         total = (a_.astype(np.int64) - za) * a_mult + (b_.astype(np.int64) - zb) * b_mult
-        return _saturated(((total + (1 << (shift - 1))) >> shift) + zero_point, y)
+        return saturated(((total + (1 << (shift - 1))) >> shift) + zero_point, y)
 
     @staticmethod
     def tir(T: Any, types: Sequence[TensorType], out: TensorType, a: int, b: int, y: int) -> Any:
@@ -125,7 +125,7 @@ def add_params(a: tuple[float, int], b: tuple[float, int], result: tuple[float, 
         ValueError: a ratio of scales that the fixed point cannot hold.
     """
     ra, rb = a[0] / result[0], b[0] / result[0]
-    shift = _point(max(ra, rb))
+    shift = binary_point(max(ra, rb))
     ma, mb = round(ra * 2.0**shift), sign * round(rb * 2.0**shift)
     return as_int32("add_s16 parameters", [a[1], b[1], ma, mb, shift, result[1]])
 
@@ -145,7 +145,7 @@ class RequantizeS16:
 
     @staticmethod
     def infer(types: Sequence[TensorType], x: int, y: int) -> TensorType:
-        _check_bits("requantize_s16", types, (x,))
+        check_bits("requantize_s16", types, (x,))
         return TensorType(types[0].shape, f"int{y}")
 
     @staticmethod
@@ -218,7 +218,7 @@ def requantize_params(
         ValueError: a ratio of scales that the fixed point cannot hold.
     """
     ratio = source[0] / result[0]
-    shift = _point(ratio)
+    shift = binary_point(ratio)
     low, high = limits or (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     params = [source[1], round(ratio * 2.0**shift), shift, result[1], low, high]
     return as_int32("requantize_s16 parameters", params)
@@ -288,20 +288,22 @@ class ConcatS16:
             yield Case(tuple(sample_wide(rng, a.shape, 16) for a in case.inputs))
 
 
-def _point(ratio: float) -> int:
-    """Binary point with which `ratio` is a multiplier below 2^30."""
+def binary_point(ratio: float, most: int = 46) -> int:
+    """Binary point, `most` at most, with which `ratio` is a multiplier of up to 30 bits."""
     if not (math.isfinite(ratio) and 0 < ratio <= LARGEST_RATIO):
         raise ValueError(f"a ratio of scales of {ratio:g} is out of range")
-    return min(29 - math.ceil(math.log2(ratio)), 46)
+    return min(29 - math.ceil(math.log2(ratio)), most)
 
 
-def _check_bits(name: str, types: Sequence[TensorType], bits: Sequence[int]) -> None:
+def check_bits(name: str, types: Sequence[TensorType], bits: Sequence[int]) -> None:
+    """Raise ValueError unless the first inputs have so many bits."""
     for kind, width in zip(types, bits, strict=False):
         if kind.dtype != f"int{width}":
             raise ValueError(f"{name}: {kind.dtype} where int{width} is declared")
 
 
-def _saturated(values: Int64, bits: int) -> Array:
+def saturated(values: Int64, bits: int) -> Array:
+    """Saturate whole numbers to int8 or int16."""
     info = np.iinfo(f"int{bits}")
     result: Array = np.clip(values, info.min, info.max).astype(info.dtype)
     return result

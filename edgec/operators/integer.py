@@ -118,8 +118,15 @@ def tir_sat8(T: Any, value: Any) -> Any:
 
 def quantize_real(values: npt.ArrayLike, scale: float, zero_point: int) -> Int8:
     """Nearest int8 to real values, halves to even as ONNX QuantizeLinear does."""
+    return quantize_to("int8", values, scale, zero_point)
+
+
+def quantize_to(dtype: str, values: npt.ArrayLike, scale: float, zero_point: int) -> npt.NDArray[Any]:
+    """Nearest int8 or int16 to real values, halves to even as ONNX QuantizeLinear does; saturated."""
+    limits = np.iinfo(dtype)
     q = np.rint(np.asarray(values, np.float64) / scale) + zero_point
-    return sat8(q)
+    result: npt.NDArray[Any] = np.clip(q, limits.min, limits.max).astype(dtype)
+    return result
 
 
 def real_values(scale: float, zero_point: int) -> npt.NDArray[np.float64]:

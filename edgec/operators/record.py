@@ -117,7 +117,12 @@ FAMILIES = (
     "lookup",
     "int16",
     "layer_norm16",
+    "linear16",
+    "product16",
     "ring",
+    "log_mel",
+    "ring_move",
+    "float_border",
 )
 
 

@@ -22,7 +22,7 @@ from edgec.operators.record import Access, Array, Case, TensorType, operator
 _CONV = ("ring", "cursor", "w", "bias", "mult", "shift", "params")
 
 
-@operator("ring_cursor_s32", inputs=("cursor",), access=Access.WHOLE)
+@operator("ring_cursor_s32", inputs=("cursor",), access=Access.ELEMENTWISE)
 class RingCursorS32:
     """cursor int32 [N] -> y int32 [N]: `(cursor + step) mod rows`, at least 0. 0 < step <= rows <= 2^16."""
 
@@ -67,7 +67,7 @@ class RingCursorS32:
             yield Case((cursor.astype(np.int32),), {"rows": rows, "step": int(rng.integers(1, rows + 1))})
 
 
-@operator("ring_write_s8", inputs=("ring", "x", "cursor"), access=Access.WHOLE)
+@operator("ring_write_s8", inputs=("ring", "x", "cursor"), access=Access.IN_ROWS)
 class RingWriteS8:
     """ring int8 [S, L, C], x int8 [S, C], cursor int32 [1] -> y int8 [S, L, C]: the ring with `y[s, cursor] = x[s]`.
 
@@ -76,8 +76,8 @@ class RingWriteS8:
 
     @staticmethod
     def infer(types: Sequence[TensorType]) -> TensorType:
-        (streams, _, channels), x = types[0].shape, types[1].shape
-        if x != (streams, channels) or types[2] != TensorType((1,), "int32"):
+        (streams, _, channels), x = types[0].shape, types[1]
+        if x != TensorType((streams, channels), types[0].dtype) or types[2] != TensorType((1,), "int32"):
             raise ValueError(f"ring_write_s8: x {x} and cursor {types[2]} do not fit the ring {types[0].shape}")
         return types[0]
 
@@ -89,14 +89,14 @@ class RingWriteS8:
 
     @staticmethod
     def tir(T: Any, types: Sequence[TensorType], out: TensorType) -> Any:
-        S, L, C = out.shape
+        (S, L, C), X = out.shape, out.dtype
 
         @T.prim_func(private=True, s_tir=True)
         def ring_write_s8(
-            ring: T.Buffer((S, L, C), "int8"),
-            x: T.Buffer((S, C), "int8"),
+            ring: T.Buffer((S, L, C), X),
+            x: T.Buffer((S, C), X),
             cursor: T.Buffer((1,), "int32"),
-            y: T.Buffer((S, L, C), "int8"),
+            y: T.Buffer((S, L, C), X),
         ):
             row = T.alloc_buffer((1,), "int32")
             row[0] = T.truncmod(cursor[0], T.int32(L))
@@ -132,7 +132,7 @@ class RingWriteS8:
         while True:
             streams, rows, channels = (int(v) for v in rng.integers(1, 7, 3))
             ring, x = sample_int8(rng, (streams, rows, channels)), sample_int8(rng, (streams, channels))
-            yield Case((ring, x, _drawn_cursor(rng, rows)))
+            yield Case((ring, x, drawn_cursor(rng, rows)))
 
 
 @operator("causal_conv1d_s8", inputs=_CONV, constants=_CONV[2:], parameters=("zero_point",), access=Access.WHOLE)
@@ -214,7 +214,7 @@ class CausalConv1dS8:
     def read_order(types: Sequence[TensorType], dilation: int = 1, wide: int = 0) -> Orders:
         streams, rows, channels = types[0].shape
         first = np.arange(streams, dtype=np.int64) * (rows * channels)  # all taps before the first output
-        return (ReadOrder(first, types[2].shape[0]), _cursor_order(streams, types[2].shape[0]), *(None,) * 5)
+        return (ReadOrder(first, types[2].shape[0]), cursor_order(streams, types[2].shape[0]), *(None,) * 5)
 
     @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:
@@ -298,7 +298,7 @@ class CausalDepthwiseS8:
     def read_order(types: Sequence[TensorType], dilation: int = 1, wide: int = 0) -> Orders:
         streams, rows, channels = types[0].shape
         first = np.arange(streams, dtype=np.int64)[:, None] * (rows * channels) + np.arange(channels)
-        return (ReadOrder(first.ravel()), _cursor_order(streams * channels, 1), *(None,) * 5)
+        return (ReadOrder(first.ravel()), cursor_order(streams * channels, 1), *(None,) * 5)
 
     @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:
@@ -330,13 +330,14 @@ def _rows(types: Sequence[TensorType], outputs: int) -> Rows:
     return (RowAccess(outputs, rows * channels), None, *(None,) * 5)
 
 
-def _cursor_order(steps: int, elements: int) -> ReadOrder:
+def cursor_order(steps: int, elements: int) -> ReadOrder:
+    """The cursor is read with the first output elements."""
     first = np.full(steps, UNREAD, np.int64)
     first[0] = 0
     return ReadOrder(first, elements)
 
 
-def _drawn_cursor(rng: np.random.Generator, rows: int) -> Int32:
+def drawn_cursor(rng: np.random.Generator, rows: int) -> Int32:
     """A place in the ring, or any number."""
     cursor = rng.integers(0, rows, 1) if rng.random() < 0.7 else rng.integers(-(2**31), 2**31, 1)
     return cursor.astype(np.int32)
@@ -347,4 +348,4 @@ def _drawn_ring(rng: np.random.Generator) -> tuple[Int8, Int32, int, dict[str, i
     rows = (taps - 1) * dilation + 1 + int(rng.choice([0, 0, 1, 3]))
     channels = int(rng.choice([1, 2, 3, 4, 5, 8, 12]))
     ring = sample_int8(rng, (streams, rows, channels))
-    return ring, _drawn_cursor(rng, rows), taps, {"dilation": dilation}
+    return ring, drawn_cursor(rng, rows), taps, {"dilation": dilation}

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,10 +79,11 @@ def unsupported_nodes(model: Model) -> list[Unsupported]:
     return found
 
 
-def require_supported(model: Model, precision: str = "int8") -> None:
+def require_supported(model: Model, precision: str = "int8", floats: Collection[str] | None = ()) -> None:
     """Raise one error that lists everything in `model` that cannot be compiled in this precision.
 
-    float32 takes any operator of static shape (TVM legalizes it), so only int8 is looked up here.
+    float32 takes any operator of static shape (TVM legalizes it), so only int8 is looked up here. `floats` names the
+    nodes of a quantized model that compute in float32; None: all may.
 
     Raises:
         UnsupportedError: at least one node is not supported; all of them are in the message.
@@ -90,16 +91,17 @@ def require_supported(model: Model, precision: str = "int8") -> None:
     """
     if precision not in PRECISIONS:
         raise UsageError(f"unknown precision {precision!r}", need=" or ".join(PRECISIONS))
-    if precision == "float32":
+    if precision == "float32" or floats is None:
         return
-    found = unsupported_nodes(model)
+    found = [n for n in unsupported_nodes(model) if n.node not in floats]
     if found:
         count = f"{len(found)} node{'s' if len(found) > 1 else ''}"
         lines = [f"\n    {n.op_type} {n.node!r}: {n.reason}; {n.nearest}" for n in found]
         raise UnsupportedError(
             f"{model.name!r} has {count} that int8 does not support",
             have="".join(lines),
-            hint="change the model, or compile with --precision float32",
+            hint="change the model, compile it with --precision float32,"
+            " or let these nodes of a quantized model compute in float32: --allow-float",
         )
 
 
@@ -125,7 +127,7 @@ def _any(_node: NodeProto, _facts: Facts) -> tuple[str, str] | None:
 
 
 def _gemm(node: NodeProto, facts: Facts) -> tuple[str, str] | None:
-    if not (facts.given(node, 1) and facts.given(node, 2)):
+    if not (facts.given(node, 1) and facts.constant(node, 2)):
         return "its weights are not constants", "MatMul of two activations"
     flags = (_attribute(node, "transA", 0), _attribute(node, "alpha", 1.0), _attribute(node, "beta", 1.0))
     return None if flags == (0, 1.0, 1.0) else ("transA, alpha or beta is set", "transA=0, alpha=beta=1")

@@ -31,6 +31,7 @@ from edgec.passes.rms_norm_form import find_rms_norms
 from edgec.passes.softmax_mask import masked_scores
 from edgec.quantize.functions import find_functions
 from edgec.quantize.scheme import FIXED_OUTPUT
+from edgec.quantize.state_regions import NOWHERE, Regions
 
 if TYPE_CHECKING:
     from edgec.model import Model
@@ -90,14 +91,16 @@ class Grouping:
     Args:
         model: canonical float model.
         apart: names of the Add nodes behind layers whose results are rounded one by one all the same.
+        regions: nodes that are computed in int16 or float for the sake of a state.
 
     Raises:
         UnsupportedError: operators that the quantizer does not know, or operands that must be constants; all
             at once.
     """
 
-    def __init__(self, model: Model, apart: Collection[str] = ()) -> None:
+    def __init__(self, model: Model, apart: Collection[str] = (), regions: Regions = NOWHERE) -> None:
         graph = model.proto.graph
+        self.regions = regions
         self.constants: dict[str, TensorProto] = {init.name: init for init in graph.initializer}
         self.inputs = {value.name: value for value in graph.input if value.name not in self.constants}
         self.declared = declared_ranges(model)
@@ -109,23 +112,30 @@ class Grouping:
         self._wide_floats = {v.name for v in known if v.type.tensor_type.elem_type in _OTHER_FLOATS}
         self._other_types = {v.name for v in known if v.type.tensor_type.elem_type not in (0, TensorProto.FLOAT)}
         self.fused = {node.output[0] for node in self.nodes if self._is_fused(node)}
-        self.sums = [s for s in self._find_sums(value_shapes(model.proto)) if s.root.name not in apart]
+        sums = (s for s in self._find_sums(value_shapes(model.proto)) if s.root.name not in apart)
+        self.sums = [s for s in sums if regions.nodes.isdisjoint((s.root.name, *(n.name for n in s.products)))]
         self._sum_of = {product.name: one for one in self.sums for product in one.products}
         self._sum_roots = {one.root.name for one in self.sums}
         self.fused |= {name for one in self.sums for name in one.inner}
         forms = find_rms_norms(graph, value_shapes(model.proto))
+        forms = [form for form in forms if regions.nodes.isdisjoint(n.name for n in form.nodes)]
         self.fused |= {name for form in forms for name in form.inner}
         self._in_forms = {node.name for form in forms for node in form.nodes}
         functions = find_functions(
             self.nodes, self.constants, lambda v: [n for n, _ in self.uses(v)], self.fused | self.outputs
         )
         self.fused |= {name for name in functions.inner if self._is_float(name)}
-        self.in_functions = functions.nodes
+        self.in_functions = functions.nodes - regions.nodes
+        self.fused = {name for name in self.fused if not self._borders(name)}
         self._check()
         self.root: dict[str, str] = {}
         self._find_roots()
         self._consumers = self._real_consumers()
         self._parent = {root: root for root in dict.fromkeys(self.root.values())}
+        kept = [p for p in model.states if p.input in regions.levels]
+        self._wide_states = {self.root[name] for p in kept for name in (p.input, p.output) if name in self.root}
+        kept = [p for p in kept if regions.stored(p.input) == "int16"]
+        self._int16_states = {self.root[name] for p in kept for name in (p.input, p.output) if name in self.root}
         self._followers: set[str] = set()
         self._resets: dict[str, float] = {}
         self._unite(model)
@@ -138,6 +148,9 @@ class Grouping:
 
     def quantized_operands(self, node: NodeProto) -> list[int]:
         """Positions of the operands that the node reads quantized (not weights, axes, fused values)."""
+        if node.name in self.regions.floating:
+            inside = self.fused | self.constants.keys()
+            return [i for i, n in enumerate(node.input) if n and n not in inside and self._is_float(n)]
         if node.op_type in INHERITING:
             return [0] if self._is_float(node.input[0]) else []
         if (masked := self._masked(node)) is not None:
@@ -158,6 +171,8 @@ class Grouping:
 
     def reads_wide(self, node: NodeProto) -> bool:
         """Whether the node reads an int16 operand as it is; others get it rounded to int8."""
+        if node.name in self.regions.nodes:
+            return node.name in self.regions.wide
         return node.op_type in WIDE_READERS and node.name not in self.in_functions | self._in_forms
 
     def products_with(self, node: NodeProto) -> tuple[NodeProto, ...]:
@@ -178,6 +193,7 @@ class Grouping:
         return (
             inside
             and not (group.symmetric or group.resets)
+            and not any(self._in_region(root) for root in group.roots)
             and all(self._widenable(root) for root in group.roots)
             and any(self.reads_wide(node) for node in readers)
         )
@@ -185,6 +201,34 @@ class Grouping:
     def root_is_output(self, root: str) -> bool:
         """Whether the value leaves the model, directly or through data movement."""
         return any(self.root[name] == root for name in self.outputs if name in self.root)
+
+    def touched(self, group: Group) -> bool:
+        """Whether a region or a wide state has to do with the group: then `Params.wide` is of their values alone."""
+        return not self._wide_states.isdisjoint(group.roots) or any(self._in_region(root) for root in group.roots)
+
+    def is_int16(self, group: Group) -> bool:
+        """Whether an int16 node makes a value of the group, reads it as a constant, or a state of it is int16."""
+        for root in group.roots:
+            node = self.producer.get(root)
+            if node is not None and node.name in self.regions.wide:
+                return True
+            if root in self.constants and any(user.name in self.regions.wide for user, _ in self.uses(root)):
+                return True
+        return not self._int16_states.isdisjoint(group.roots)
+
+    def _in_region(self, root: str) -> bool:
+        """Whether a region makes the value or reads it."""
+        users = [user.name for user, _ in self.uses(root)]
+        made = root in self.producer and self.producer[root].name in self.regions.nodes
+        return made or not self.regions.nodes.isdisjoint(users)
+
+    def _borders(self, value: str) -> bool:
+        """Whether a region's border, or int16, demands that a value be rounded that is fused otherwise."""
+        involved = {self.producer[value].name, *(user.name for user, _ in self.uses(value))}
+        if involved.isdisjoint(self.regions.nodes) or involved <= self.regions.floating:
+            return False
+        clamped = all(user.op_type in CLAMPS for user, _ in self.uses(value))
+        return not (involved <= self.regions.wide and clamped and self.producer[value].op_type in WIDE_PRODUCERS)
 
     def _widenable(self, root: str) -> bool:
         node = self.producer.get(root)
@@ -252,6 +296,8 @@ class Grouping:
     def _check(self) -> None:
         faults = []
         for node in self.nodes:
+            if node.name in self.regions.floating:
+                continue
             if node.domain or not (node.op_type in INHERITING or node.op_type in COMPUTING):
                 faults.append(f"{node.name}: {node.domain + '.' if node.domain else ''}{node.op_type}")
                 continue
@@ -315,7 +361,7 @@ class Grouping:
             if node.op_type in CHOOSING and node.output[0] in self.root:
                 self._join(self.root[node.input[0]], self.root[node.output[0]])
         for root, consumers in self._consumers.items():
-            if root in outputs or root in states or self._fixed_op(root):
+            if root in outputs or root in states or self._fixed_op(root) or self._in_region(root):
                 continue
             first = consumers[0]
             only = all(node is first for node in consumers)

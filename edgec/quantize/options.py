@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -13,6 +14,8 @@ from edgec.errors import UsageError
 from edgec.quantize.ranges import METHODS, Method
 
 Equalize = Literal["auto", "on", "off"]
+Width = Literal["int8", "int16", "float32"]
+StateWidth = Literal["auto", "int8", "int16", "float32"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,9 @@ class Recipe:
             (`widen`); None leaves all in int8.
         labels: classes [S] of the calibration samples; the loss is then of accuracy. Below zero: not counted.
         scores: the output that scores the classes; the first without it.
+        state_width: of the states whose old value goes into their new one (`state_width`); auto is the narrowest with
+            which the outputs do not drift.
+        state_widths: of single states, by the name of their input or output.
     """
 
     method: Method = "minmax"
@@ -38,12 +44,19 @@ class Recipe:
     max_loss: float | None = None
     labels: npt.NDArray[Any] | None = None
     scores: str | None = None
+    state_width: StateWidth = "int8"
+    state_widths: Mapping[str, Width] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise UsageError(f"unknown calibration method {self.method!r}", need=" or ".join(METHODS))
         if self.equalize not in get_args(Equalize):
             raise UsageError(f"equalize is {self.equalize!r}", need=" or ".join(get_args(Equalize)))
+        if self.state_width not in get_args(StateWidth):
+            raise UsageError(f"the width of states is {self.state_width!r}", need=" or ".join(get_args(StateWidth)))
+        for name, width in self.state_widths.items():
+            if width not in get_args(Width):
+                raise UsageError(f"the width of state {name} is {width!r}", need=" or ".join(get_args(Width)))
         if not 50 < self.percentile <= 100:
             raise UsageError("the percentile is out of range", need="above 50, at most 100", have=f"{self.percentile}")
         if self.max_loss is not None and not (np.isfinite(self.max_loss) and self.max_loss >= 0):

@@ -22,6 +22,7 @@ from edgec.quantize.fidelity import Fidelity
 from edgec.quantize.options import Recipe
 from edgec.quantize.plan import Plan, make_plan
 from edgec.quantize.ranges import Method
+from edgec.quantize.state_width import choose_widths
 from edgec.quantize.widen import Widening, widen
 
 # Equalization must gain 1 dB on samples that it has not seen: all channels at the full range are cut more often.
@@ -114,7 +115,9 @@ def plan_quantization(model: Model, calibration: Mapping[str, np.ndarray] | None
         record["percentile"] = recipe.percentile
     record |= {"equalized": equalized, "bias_correction": recipe.bias_correction}
     record |= {"samples": plan.ranges.samples, "calibration_sha256": sha256_of(samples)}
-    notes = []
+    widths = choose_widths(plan, samples, recipe)
+    plan, notes = widths.plan, list(widths.notes)
+    record |= widths.record
     if recipe.max_loss is not None:
         choice = widen(plan, Fidelity(model, samples, recipe.labels, recipe.scores), recipe.max_loss)
         plan = choice.plan

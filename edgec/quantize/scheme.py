@@ -103,7 +103,7 @@ def rounded(values: np.ndarray, params: ActivationParams) -> np.ndarray:
 
 @dataclass(frozen=True)
 class LinearParams:
-    """Integers of one Gemm: `weight` int8 [N, K], `bias` int32 [N], their scales float32 [N]."""
+    """Integers of one Gemm: `weight` int8 or int16 [N, K], `bias` int32 [N], their scales float32 [N]."""
 
     weight: np.ndarray
     weight_scale: np.ndarray
@@ -152,6 +152,26 @@ def linear_params(
     q_bias = np.rint(bias64 / bias_scale.astype(np.float64)).astype(np.int64)
     _check_accumulator(q, q_bias, x, name)
     return LinearParams(q, scale, q_bias.astype(np.int32), bias_scale)
+
+
+def linear_params16(weight: np.ndarray, bias: np.ndarray, x_scale: float, name: str) -> LinearParams:
+    """Weight [N, K] as int16 in [-32767, 32767] per row, and bias [N] as int32, of a layer that reads int16.
+
+    The bias has the accumulator's scale, `s_x * s_w`, where that keeps it within MAX_BIAS, else one as small as does.
+
+    Raises:
+        UnsupportedError: weights or bias not finite.
+    """
+    weight64, bias64 = weight.astype(np.float64), bias.astype(np.float64)
+    if not (np.isfinite(weight64).all() and np.isfinite(bias64).all()):
+        raise UnsupportedError(f"{name}: weights or bias are not finite")
+    scale = np.abs(weight64).max(axis=1, initial=0.0) / 32767
+    scale = np.where(scale > 0, np.maximum(scale, np.finfo(np.float32).tiny), 1.0).astype(np.float32)
+    q = np.clip(np.rint(weight64 / scale[:, None].astype(np.float64)), -32767, 32767).astype(np.int16)
+    bias_scale = np.maximum(x_scale * scale.astype(np.float64), np.abs(bias64) / MAX_BIAS)
+    bias_scale = np.maximum(bias_scale, np.finfo(np.float32).tiny).astype(np.float32)
+    q_bias = np.rint(bias64 / bias_scale.astype(np.float64)).astype(np.int32)
+    return LinearParams(q, scale, q_bias, bias_scale)
 
 
 def _check_accumulator(q: np.ndarray, bias: np.ndarray, x: ActivationParams, name: str) -> None:

@@ -14,11 +14,12 @@ import tvm
 from tvm import relax
 
 from edgec.errors import EdgecError, UnsupportedError
+from edgec.lower.islands import float_nodes
 from edgec.operators import TensorType, get_operator
 from edgec.program import Call, GeneratedFunction, Tensor
 from edgec.tvm_bridge.codegen_c import generate
 from edgec.tvm_bridge.fuse import Origin, legalize_and_fuse
-from edgec.tvm_bridge.importer import DOMAIN, bindings, import_onnx
+from edgec.tvm_bridge.importer import bindings, import_onnx
 from edgec.tvm_bridge.kernels import SCRIPTED, function_name, primfunc
 
 _CONSTANT = type(relax.const(1.0))
@@ -47,7 +48,7 @@ def through_tvm(model: onnx.ModelProto) -> Lowered:
     except EdgecError:
         raise
     except Exception as error:  # TVM raises what it likes: each is a form of operator that it does not take
-        if any(node.domain == DOMAIN for node in model.graph.node):
+        if not float_nodes(model.graph.node):
             raise  # our own operators: a defect, and no property of the model
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UnsupportedError(f"TVM generates no C for this model in float32: {reason}") from error

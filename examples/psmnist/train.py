@@ -96,11 +96,11 @@ def main() -> None:
         for chosen in order.split(arguments.batch)[: len(order) // arguments.batch]:
             images = data.images[chosen].float() / 255
             images = warped(images, random) if arguments.warp else images
-            yield functional.cross_entropy(model.parallel(pixels(images)), data.labels[chosen])
+            yield functional.cross_entropy(model.last(pixels(images)), data.labels[chosen])
 
     @torch.no_grad()
     def score(module: nn.Module) -> float:
-        logits = [model.parallel(pixels(part.float() / 255)) for part in test.images.split(1000)]
+        logits = [model.last(pixels(part.float() / 255)) for part in test.images.split(1000)]
         return float((torch.cat(logits).argmax(1) == test.labels).float().mean())
 
     try:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train the keyword GRU of edgec on spoken digits and write everything that the example needs.
+"""Train a keyword model of edgec on spoken digits and write everything that the example needs.
 
-    python examples/spoken_digits/train.py
+    python examples/spoken_digits/train.py [--model NAME]
 
 writes, below --out: the float ONNX file (one step), its train.log and calibration.npz (a few training
 utterances, one after another). It can be interrupted with Ctrl-C; the same command then resumes after the last
-finished epoch with the same result. Training runs whole utterances (`GRUClassifier.parallel`).
+finished epoch with the same result. Training runs whole utterances in the model's parallel form.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,22 +26,25 @@ from features import BINS, FLOOR, MEAN, SCALE, Floats, Utterances, load_fsdd
 from training.run import Log, Run, add_arguments, describe
 
 from edgec.export import export
-from edgec.models.gru import GRUClassifier
-from edgec.models.registry import get_model
+from edgec.models.registry import ModelRecord, get_model, list_models
 
 HERE = Path(__file__).resolve().parent
-MODEL = "gru-spoken-digits"
-SETTINGS = ("seed", "batch", "lr", "weight_decay")
+MODELS = [record.name for record in list_models() if record.name.endswith("-spoken-digits")]
+SETTINGS = ("model", "seed", "batch", "lr", "weight_decay", "carried", "noise", "hold")
+SILENCE = (np.log(FLOOR) - MEAN) / SCALE
 WARMUP = 50  # steps
 LONGEST = 100  # frames of an utterance that training uses
 JUDGED = 4  # the last 1 / JUDGED of an utterance's frames carry the loss
 CALIBRATION = 10  # utterances
 
 
-def padded(frames: Sequence[Floats]) -> tuple[Tensor, Tensor]:
-    """(float [N, longest, BINS] with zeros after the end, lengths int64 [N])."""
-    tensors = [torch.from_numpy(one) for one in frames]
-    return nn.utils.rnn.pad_sequence(tensors, batch_first=True), torch.tensor([len(one) for one in frames])
+def in_front(frames: Sequence[Floats], multiple: int) -> Tensor:
+    """float [N, T, BINS] with silence before the shorter ones, T a multiple of `multiple`: all end together."""
+    longest = max(len(one) for one in frames)
+    steps = longest + -longest % multiple
+    return torch.stack(
+        [functional.pad(torch.from_numpy(one), (0, 0, steps - len(one), 0), value=SILENCE) for one in frames]
+    )
 
 
 def augment(x: Tensor, random: torch.Generator) -> Tensor:
@@ -62,54 +66,112 @@ def augment(x: Tensor, random: torch.Generator) -> Tensor:
     return ((loudness * energy.clamp(min=0) + FLOOR).log() - MEAN) / SCALE
 
 
-def batch_loss(logits: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of logits [B, T, classes] over the last quarter of each utterance's frames."""
-    place = torch.arange(logits.shape[1])
-    judged = (place < lengths[:, None]) & (place >= (lengths - lengths // JUDGED)[:, None])
-    wanted = labels[:, None].expand(judged.shape)
-    return functional.cross_entropy(logits[judged], wanted[judged])
+def batch_loss(logits: Tensor, steps: int, lengths: Tensor, labels: Tensor, held: Tensor) -> Tensor:
+    """Mean cross-entropy of logits [B, T', classes] over the last quarter of each utterance's frames.
+
+    Args:
+        logits: T' = `steps` for a model that takes a frame at a time, fewer for one that takes segments.
+        steps: frames of the batch, which all utterances end with.
+        lengths: frames of each utterance, int64 [B].
+        labels: int64 [B].
+        held: the digit before, which is right up to the first quarter; -1 where there is none; int64 [B].
+    """
+    segment = steps // logits.shape[1]
+    place, first = torch.arange(segment, steps + 1, segment), steps - lengths[:, None]
+    late = place > steps - (lengths // JUDGED)[:, None] - (segment - 1)
+    early = (place <= first + (lengths // JUDGED)[:, None]) & (held >= 0)[:, None]
+    wanted = torch.where(late, labels[:, None], held[:, None])
+    return functional.cross_entropy(logits[late | early], wanted[late | early])
 
 
-def batches(data: Utterances, size: int, random: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def batches(
+    data: Utterances, size: int, segment: int, random: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """(frames, lengths, labels) in random order, neighbours in length together; the incomplete last one is left out."""
     lengths = torch.tensor([float(len(one)) for one in data.frames])
     order = (lengths * (1 + 0.2 * torch.rand(len(lengths), generator=random))).argsort()
     chunks = [chunk for chunk in order.split(size) if len(chunk) == size]
     for i in torch.randperm(len(chunks), generator=random):
-        x, counts = padded([data.frames[j][:LONGEST] for j in chunks[i]])
-        yield augment(x, random), counts, torch.from_numpy(data.labels[chunks[i]])
+        frames = [data.frames[j][:LONGEST] for j in chunks[i]]
+        counts = torch.tensor([len(one) for one in frames])
+        yield augment(in_front(frames, segment), random), counts, torch.from_numpy(data.labels[chunks[i]])
+
+
+def shake(model: nn.Module, steps: float, random: torch.Generator) -> None:
+    """From now on in training, results of layers get uniform noise of so many steps of int8 over their range.
+
+    What rounding will do later: the model learns to bear it, and to keep its values within a range.
+    """
+
+    def add_noise(layer: nn.Module, _: Any, result: Tensor) -> Tensor:
+        if not layer.training:
+            return result
+        step = (result.amax() - result.amin()) / 255
+        return result + steps * step * (torch.rand(result.shape, generator=random) - 0.5)
+
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear | nn.Conv1d):
+            layer.register_forward_hook(add_noise)
+
+
+def segment_of(record: ModelRecord) -> int:
+    """Frames that one step takes."""
+    shape = next(iter(record.inputs.values()))
+    return shape[1] if len(shape) == 3 else 1
+
+
+def as_steps(x: Tensor, record: ModelRecord) -> Tensor:
+    """Frames [B, T, BINS] as the model takes them: [B, steps, *shape of its input without the batch]."""
+    shape = next(iter(record.inputs.values()))
+    return x.unflatten(1, (-1, shape[1])) if len(shape) == 3 else x
+
+
+def reset_of(record: ModelRecord, count: int) -> list[Tensor]:
+    """The states of `count` streams before their first step."""
+    return [torch.full((count, *record.inputs[source][1:]), value) for source, _, value in record.states]
 
 
 @torch.no_grad()
-def accuracy(model: GRUClassifier, data: Utterances) -> float:
-    """Share of utterances whose last frame has the right class, from a state of zeros."""
-    x, lengths = padded(data.frames)
-    logits, _ = model.parallel(x, torch.zeros(len(x), model.rh.in_features))
-    last = logits[torch.arange(len(x)), lengths - 1]
-    return float((last.argmax(1) == torch.from_numpy(data.labels)).float().mean())
+def accuracy(model: Any, record: ModelRecord, data: Utterances) -> float:
+    """Share of utterances whose last frame (or whole segment) has the right class, from a reset."""
+    segment = segment_of(record)
+    frames = [torch.from_numpy(one) for one in data.frames]
+    x = nn.utils.rnn.pad_sequence(frames, batch_first=True, padding_value=SILENCE)
+    x = functional.pad(x, (0, 0, 0, -x.shape[1] % segment), value=SILENCE)
+    logits, *_ = model.parallel(as_steps(x, record), *reset_of(record, len(x)))
+    places = torch.tensor([max(len(one) // segment, 1) - 1 for one in frames])
+    found = logits[torch.arange(len(x)), places].argmax(1)
+    return float((found == torch.from_numpy(data.labels)).float().mean())
 
 
-def write_calibration(data: Utterances, path: Path) -> None:
+def write_calibration(data: Utterances, record: ModelRecord, path: Path) -> None:
     """One utterance of each digit, the speakers taking turns, as one stream under the input's name."""
     speakers = sorted({name.split("_")[1] for name in data.names})
     wanted = [f"{digit}_{speakers[digit % len(speakers)]}_{5 + digit}" for digit in range(CALIBRATION)]
     stream = np.concatenate([data.frames[data.names.index(name)] for name in wanted])
-    np.savez_compressed(path, frame=stream[:, None])
+    name, shape = next(iter(record.inputs.items()))
+    stream = stream[: len(stream) // segment_of(record) * segment_of(record)]
+    arrays: dict[str, Any] = {name: stream.reshape(-1, *shape)}
+    np.savez_compressed(path, **arrays)
     print(f"wrote {path}: {len(stream)} frames of {', '.join(wanted)}")
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", choices=MODELS, default="gru-spoken-digits")
+    parser.add_argument("--carried", type=float, default=0.5, help="share of utterances without a reset before them")
+    parser.add_argument("--hold", action="store_true", help="the digit before is right until the next is heard")
+    parser.add_argument("--noise", type=float, default=0.0, help="on every layer's result, in steps of int8")
     add_arguments(parser, HERE, epochs=40, batch=90, lr=6e-3, weight_decay=0.02)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    stem = arguments.name or MODEL.replace("-", "_")
+    stem = arguments.name or arguments.model.replace("-", "_")
     arguments.out.mkdir(parents=True, exist_ok=True)
     data, test = (load_fsdd(arguments.data, part) for part in ("train", "test"))
 
-    model = get_model(MODEL).build(arguments.seed)
-    assert isinstance(model, GRUClassifier)
+    record = get_model(arguments.model)
+    model: Any = record.build(arguments.seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.lr, weight_decay=arguments.weight_decay)
     run = Run(
         model,
@@ -124,25 +186,37 @@ def main() -> None:
             log(line)
         log(f"# AdamW, {WARMUP} steps of warm-up, cosine, other loudness, silent bands and frames")
 
+    shaking = torch.Generator()
+    if arguments.noise:
+        shake(model, arguments.noise, shaking)
+
     def losses(random: torch.Generator) -> Iterator[Tensor]:
         size = arguments.batch
-        before = torch.zeros(size, model.rh.in_features)
-        for x, lengths, labels in batches(data, size, random):
-            # Half of the utterances follow another one, as in a stream that nobody resets.
-            fresh = torch.rand((size, 1), generator=random) < 0.5
-            start = before[torch.randperm(size, generator=random)].masked_fill(fresh, 0.0)
-            logits, states = model.parallel(x, start)
-            before = states.detach()[torch.arange(size), lengths - 1]
-            yield batch_loss(logits, lengths, labels)
+        shaking.manual_seed(int(torch.randint(2**31, (), generator=random)))
+        resets = reset_of(record, size)
+        before, digits = resets, torch.full((size,), -1)
+        for x, lengths, labels in batches(data, size, segment_of(record), random):
+            # Many utterances follow another one, as in a stream that nobody resets.
+            fresh = torch.rand(size, generator=random) >= arguments.carried
+            order = torch.randperm(size, generator=random)
+            start = [
+                torch.where(fresh.view(-1, *[1] * (reset.ndim - 1)), reset, state[order])
+                for reset, state in zip(resets, before, strict=True)
+            ]
+            logits, *after = model.parallel(as_steps(x, record), *start)
+            held = torch.where(fresh, -1, digits[order]) if arguments.hold else torch.full_like(labels, -1)
+            before, digits = [state.detach() for state in after], labels
+            yield batch_loss(logits, x.shape[1], lengths, labels, held)
 
     steps = len(data.labels) // arguments.batch
     try:
-        run.train(losses, steps, arguments.epochs, WARMUP, lambda _: accuracy(model, test), log)
+        run.train(losses, steps, arguments.epochs, WARMUP, lambda _: accuracy(model, record, test), log)
     except KeyboardInterrupt:
         sys.exit("\ninterrupted; the same command resumes after the last finished epoch")
-    path = export(MODEL, arguments.out / f"{stem}.onnx", checkpoint=run.checkpoint)
+    path = export(arguments.model, arguments.out / f"{stem}.onnx", checkpoint=run.checkpoint)
     print(f"wrote {path}")
-    write_calibration(data, arguments.out / "calibration.npz")
+    own = "" if segment_of(record) == 1 else f"_{stem}"  # the models that take a frame share one
+    write_calibration(data, record, arguments.out / f"calibration{own}.npz")
 
 
 if __name__ == "__main__":

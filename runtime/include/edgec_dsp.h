@@ -143,6 +143,19 @@ static inline int32_t edgec_smmlar(int32_t a, int32_t b, int32_t addend)
 #endif
 }
 
+/* SMMLSR: addend + round(-a*b / 2^32), halves up, modulo 2^32. */
+static inline int32_t edgec_smmlsr(int32_t a, int32_t b, int32_t addend)
+{
+#if EDGEC_HAS_DSP
+    int32_t result;
+    __asm__("smmlsr %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(addend));
+    return result;
+#else
+    uint64_t product = 0x80000000u - (uint64_t)((int64_t)a * b);
+    return (int32_t)((uint32_t)(product >> 32) + (uint32_t)addend);
+#endif
+}
+
 /* SMMULR: round(a*b / 2^32), halves up. */
 static inline int32_t edgec_smmulr(int32_t a, int32_t b)
 {

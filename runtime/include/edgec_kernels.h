@@ -110,6 +110,14 @@ typedef struct {
 void edgec_ring_write_s8_dsp(const int8_t *ring, const int8_t *x, const int32_t *cursor, int8_t *y, int32_t streams,
                              int32_t rows, int32_t channels);
 
+/* ring_read_s8: the newest `rows` rows of every stream, oldest first, from a ring of `length` rows. */
+void edgec_ring_read_s8_dsp(const int8_t *ring, const int32_t *cursor, int8_t *y, int32_t streams, int32_t length,
+                            int32_t channels, int32_t rows);
+
+/* ring_rotate_s8: the rows of x, oldest first, where a ring with this cursor has them. */
+void edgec_ring_rotate_s8_dsp(const int8_t *x, const int32_t *cursor, int8_t *y, int32_t streams, int32_t length,
+                              int32_t channels);
+
 /* causal_conv1d_s8: tap j reads row cursor - (taps - 1 - j) * dilation of the ring.
  *
  * w_packed, requantize   as for edgec_linear_s8_dsp, with k = taps * channels and n = outputs
@@ -280,6 +288,35 @@ void edgec_layer_norm_s16_dsp(const int16_t *x, const int32_t *affine, const int
                               int32_t rows, int32_t width);
 void edgec_mean_s16_dsp(const int16_t *x, const int32_t *constants, int8_t *y, int32_t outer, int32_t terms,
                         int32_t inner);
+
+/* linear_s16: x int16 [m][k], y [m][n] of y_bytes an element, any m, k, n >= 1 and any alignment.
+ *
+ * w_packed     uint32 [ceil(n/2)][ceil(k/8)][8]: pairs of columns, see edgec/kernels/linear16.py
+ * records      int32 [ceil(n/2)][10]: both biases in two words each, then mult, addend and shift of each
+ * scratch      16*ceil(k/8) bytes
+ *
+ * A row is read whole before a byte of its results is written. */
+void edgec_linear_s16_dsp(const void *x, const uint32_t *w_packed, const int32_t *records, void *y, int32_t m,
+                          int32_t k, int32_t n, int32_t y_bytes, uint32_t *scratch);
+
+/* mul_s16: as edgec_add_s16_dsp; constants: multiplier, what is added to a and to b, how often their product is
+ * doubled, an addend for the upper word, its shift, smallest and largest y, and whether four elements may be taken
+ * together: y is int16, a int16 without zero point or both int8, and only a product of two int8 is doubled. */
+void edgec_mul_s16_dsp(const void *a, const void *b, const int32_t *constants, void *y, int32_t rows, int32_t width,
+                       int32_t b_row_step, int32_t b_step, int32_t bytes);
+
+/* log_mel_s8 of rings int16 [streams][rows][hop] of any alignment; hop and size are even. Constants as the operator has
+ * them. Of a stream all is read before a byte of its results is written.
+ *
+ * geometry     the words of an edgec_log_mel_geometry
+ * scratch      8 bytes for each of 2^stages points */
+typedef struct {
+    int32_t streams, rows, hop, size;
+    int32_t bins, stages;
+} edgec_log_mel_geometry;
+void edgec_log_mel_s8_dsp(const int16_t *ring, const int32_t *cursor, const int16_t *window, const int32_t *twiddles,
+                          const uint16_t *weights, const int32_t *edges, const int32_t *logs, const int32_t *params,
+                          int8_t *y, const int32_t *geometry, uint32_t *scratch);
 
 #ifdef __cplusplus
 }

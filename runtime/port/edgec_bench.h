@@ -25,6 +25,8 @@ typedef struct {
   const void *(*output)(uint32_t index);
   /* Takes the next bytes of an input that is fed; offset 0 begins anew. 0 is success. Null where no input is fed. */
   int (*feed)(uint32_t index, uint32_t offset, const void *bytes, uint32_t count);
+  void *state;          /* what <model>_save would copy; null without state */
+  uint32_t state_bytes;
 } edgec_bench_program;
 
 extern const edgec_bench_program edgec_bench;

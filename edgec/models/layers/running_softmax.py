@@ -6,9 +6,8 @@ w = sum_i v_i exp(s_i - m); w / u is the softmax-weighted mean of the values so 
 stretches merge exactly, in any grouping, which gives the parallel form.
 
 Sources: M. Milakov, N. Gimelshein, "Online normalizer calculation for softmax", 2018 (arXiv:1805.02867); L. Feng et
-al., "Attention as an RNN", 2024 (arXiv:2405.13956), section 3.2. Our own reading: m starts at 0 instead of minus
-infinity. A softmax does not change when all scores are shifted, so the mean is the same; u would underflow only if
-every score so far lay below -87.
+al., "Attention as an RNN", 2024 (arXiv:2405.13956), section 3.2. Our own reading: m starts at LOWEST instead of minus
+infinity, which no step can subtract from itself; with u = w = 0 there, every score above it gives the same.
 """
 
 from __future__ import annotations
@@ -16,12 +15,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+LOWEST = -10_000.0
+"""Where m starts; scores lie above it."""
+
 Running = tuple[Tensor, Tensor, Tensor]
 """(m [..., H], u [..., H], w [..., H, d])."""
 
 
 def merge(earlier: Running, later: Running) -> Running:
-    """The state over both stretches; associative, and (0, 0, 0) is where every stream begins."""
+    """The state over both stretches; associative, and (LOWEST, 0, 0) is where every stream begins."""
     (m1, u1, w1), (m2, u2, w2) = earlier, later
     m = torch.maximum(m1, m2)
     keep, add = (m1 - m).exp(), (m2 - m).exp()

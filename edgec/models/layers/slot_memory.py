@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A memory of slots that is read by attention and written a slot, or a share of every slot, at a time.
 
-    read:   p = softmax(q W_k M^T / sqrt(depth)) M,   q = x W_q     (values are the slots themselves)
+    read:   p = softmax(x W_q W_k M^T / sqrt(depth)) M     (values are the slots themselves)
     write:  `causal_conv.push`, first in, first out; or `GatedWrite`
 
 Source of the read: Z. He et al., "HMT: Hierarchical Memory Transformer for Efficient Long Context Language Processing",
 NAACL 2025 (arXiv:2405.06067), memory retrieval. A read does not depend on the order of the slots, so that a memory that
 is pushed is a ring to the compiler.
 
-Our reading: (q W_k) M^T instead of q (W_k M^T)^T, the same number by associativity, costs one small product instead of
-one for each slot. An empty slot is zero: its score is 0 and it adds nothing, so a young memory answers with a smaller
-vector and no step depends on a count. (The authors' code lets the memory grow from one slot, which has no static shape.)
+Our reading: the query is multiplied by W_k and not every slot, the same number by associativity at the cost of one
+small product. An empty slot is zero: its score is 0 and it adds nothing, so a young memory gives a smaller vector and
+no step depends on a count. (The authors' code lets the memory grow from one slot, which has no static shape.)
 """
 
 from __future__ import annotations

@@ -69,6 +69,7 @@ static void hello(void) {
   p = put32(p, EDGEC_PAYLOAD_MAX);
   p = put32(p, edgec_bench.input_count);
   p = put32(p, edgec_bench.output_count);
+  p = put32(p, edgec_bench.state_bytes);
   p += put_text(p, edgec_bench.model_id);
   answer((uint32_t)(p - request.payload));
 }
@@ -145,6 +146,40 @@ static void read_output(void) {
                    (const uint8_t *)edgec_bench.output(index) + offset, bytes);
 }
 
+/* Whether the state has `bytes` bytes at `offset`, and a frame has room for them; refuses the request if not. */
+static int in_state(uint32_t offset, uint32_t bytes) {
+  const int inside =
+      offset <= edgec_bench.state_bytes && bytes <= edgec_bench.state_bytes - offset && bytes <= EDGEC_PAYLOAD_MAX;
+  if (!inside) refuse(EDGEC_NAK_RANGE);
+  return inside;
+}
+
+/* Payload: offset (4), length (2). */
+static void get_state(void) {
+  if (request.bytes != 6u) {
+    refuse(EDGEC_NAK_LENGTH);
+    return;
+  }
+  const uint32_t offset = get32(request.payload);
+  const uint32_t bytes = (uint32_t)request.payload[4] | (uint32_t)request.payload[5] << 8;
+  if (in_state(offset, bytes))
+    edgec_frame_send((uint8_t)(request.type | EDGEC_ANSWER), request.sequence,
+                     (const uint8_t *)edgec_bench.state + offset, bytes);
+}
+
+/* Payload: offset (4), bytes to write there. */
+static void put_state(void) {
+  if (request.bytes < 4u) {
+    refuse(EDGEC_NAK_LENGTH);
+    return;
+  }
+  const uint32_t offset = get32(request.payload), bytes = request.bytes - 4u;
+  if (!in_state(offset, bytes)) return;
+  uint8_t *to = (uint8_t *)edgec_bench.state + offset;
+  for (uint32_t i = 0; i < bytes; i++) to[i] = request.payload[4u + i];
+  answer(0u);
+}
+
 int main(void) {
   const int ready = edgec_bench.init() == 0;
   for (;;) {
@@ -171,6 +206,10 @@ int main(void) {
       run();
     } else if (request.type == EDGEC_READ) {
       read_output();
+    } else if (request.type == EDGEC_STATE_GET) {
+      get_state();
+    } else if (request.type == EDGEC_STATE_PUT) {
+      put_state();
     } else {
       refuse(EDGEC_NAK_TYPE);
     }

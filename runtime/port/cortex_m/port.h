@@ -38,13 +38,15 @@ enum {
   EDGEC_WRITE = 4,
   EDGEC_RUN = 5,
   EDGEC_READ = 6,
+  EDGEC_STATE_GET = 7,
+  EDGEC_STATE_PUT = 8,
   EDGEC_ANSWER = 0x80,
   EDGEC_FAULT = 0x7E,
   EDGEC_NAK = 0x7F
 };
 /* Reasons in a NAK. */
 enum { EDGEC_NAK_CRC = 1, EDGEC_NAK_TYPE = 2, EDGEC_NAK_LENGTH = 3, EDGEC_NAK_RANGE = 4, EDGEC_NAK_INIT = 5 };
-enum { EDGEC_PROTOCOL_VERSION = 1, EDGEC_PAYLOAD_MAX = 256 };
+enum { EDGEC_PROTOCOL_VERSION = 2, EDGEC_PAYLOAD_MAX = 256 };
 
 void edgec_frame_send(uint8_t type, uint8_t sequence, const uint8_t *payload, uint32_t bytes);
 

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Accuracy over all 300 test recordings: float in ONNX Runtime beside int8 on this machine, real-valued and spiking.
+
+    python examples/keyword_spotting/accuracy.py [--data DIR] [--board N] [--most POINTS] [--json] [MODEL.onnx ...]
+
+Needs the Free Spoken Digit Dataset as fsdd/fsdd.npz below --data, EDGEC_DATA or ../shared/data. A recording is run
+frame by frame from a reset, and the class after its last frame counts. N recordings also run on the simulated board,
+where every bit of every frame's answer has to be that of this machine. Exits with 1 when it is not, or when int8 of the
+first model loses more than the points given by --most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.extend(str(Path(__file__).resolve().parents[1] / folder) for folder in ("", "spoken_digits"))
+from comparison import Floats, compiled_classes, float_classes
+from data_folder import DEFAULT
+from recordings import Recordings, heard, load
+
+from edgec.artifact import Artifact
+from edgec.compile import Options, compile_model
+from edgec.model import load_model
+from edgec.run import run_artifact
+from edgec.target import load_target
+
+HERE = Path(__file__).resolve().parent
+MODELS = [HERE / "lmuformer_spoken_digits.onnx", HERE / "lmuformer_spiking_spoken_digits.onnx"]
+
+
+def measure(path: Path, calibration: Floats, test: Recordings, board: int) -> dict[str, Any]:
+    """Accuracies in percent, and on how many recordings board and this machine agree in every bit."""
+    model = load_model(path)
+    streams = [heard(one)[:, None] for one in test.pcm]
+    wanted = float_classes(path, model, streams)
+    with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
+        options = Options(calibration={model.inputs[0].name: calibration})
+        artifact = compile_model(model, load_target("stm32f746"), Path(folder) / "artifact", options)
+        got = compiled_classes(artifact, model, streams)
+        spread = np.linspace(0, len(streams) - 1, board).astype(int)
+        equal = sum(same_bits(artifact, model.inputs[0].name, streams[i]) for i in spread)
+    right = [100 * float(np.mean(classes == test.labels)) for classes in (wanted, got)]
+    manifest = artifact.manifest
+    return {
+        "model": path.name,
+        "recordings": len(streams),
+        "float": round(right[0], 2),
+        "int8": round(right[1], 2),
+        "same_class": round(100 * float(np.mean(wanted == got)), 2),
+        "board_recordings": board,
+        "board_equal": equal,
+        "ram_bytes": manifest["ram"]["total_bytes"],
+        "state_bytes": manifest["ram"]["state_bytes"],
+        "flash_bytes": manifest["flash"]["total_bytes"],
+        "macs": manifest["model"]["macs"],
+    }
+
+
+def same_bits(artifact: Artifact, name: str, stream: Floats) -> bool:
+    """Whether the simulated board and this machine answer every frame with the same integers."""
+    board, host = (run_artifact(artifact, {name: stream}, runner, raw=True) for runner in ("sim", "host-c"))
+    return all(np.array_equal(board[key], host[key]) for key in host)
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", type=Path, default=MODELS)
+    parser.add_argument("--data", type=Path, default=DEFAULT, help="folder of the data sets (EDGEC_DATA)")
+    parser.add_argument("--calibration", type=Path, default=HERE / "calibration.npz")
+    parser.add_argument("--board", type=int, default=30, help="recordings that also run on the simulated board")
+    parser.add_argument("--most", type=float, default=0.5, help="points that int8 may lose")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    _, test = load(args.data)
+    with np.load(args.calibration) as data:
+        calibration = data["frame"]
+    results = [measure(path, calibration, test, args.board) for path in args.models]
+    if args.json:
+        print(json.dumps(results, indent=2))
+    else:
+        for one in results:
+            print(f"{one['model']}, {one['recordings']} test recordings")
+            print(f"  float {one['float']:.2f} %   int8 {one['int8']:.2f} %   same class {one['same_class']:.2f} %")
+            print(f"  simulated board equal in every bit on {one['board_equal']} of {one['board_recordings']}")
+            print(f"  RAM {one['ram_bytes']:,} B, state {one['state_bytes']:,} B of it, flash {one['flash_bytes']:,} B")
+    lost = results[0]["float"] - results[0]["int8"]
+    if lost > args.most or any(one["board_equal"] < one["board_recordings"] for one in results):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train LMUFormer on spoken digits and write what the example needs.
+
+    python examples/keyword_spotting/train.py [--spiking] [--held-out SPEAKER]
+
+writes, below --out: the float ONNX file (one step, plain form), its train.log, calibration.npz (frames of a few
+training recordings, one after another) and digits.npz (30 test recordings as sound). It can be interrupted with Ctrl-C;
+the same command then resumes after the last finished epoch with the same result. With --held-out the test is a speaker
+that training never hears, and only the log is written. A recording is judged by the class after its last frame, from a
+reset.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+sys.path.extend(str(Path(__file__).resolve().parents[1] / folder) for folder in ("", "spoken_digits"))
+from batches import Batches, padded
+from recordings import Recordings, heard, load, write_shipped
+from training.run import Log, Run, add_arguments, describe
+
+from edgec.export import export
+from edgec.models.layers.norm import folded
+from edgec.models.lmuformer import LMUFormer, SpikingLMUFormer, real_form, spiking_form
+
+HERE = Path(__file__).resolve().parent
+NAMES = {False: "lmuformer-spoken-digits", True: "lmuformer-spiking-spoken-digits"}
+SETTINGS = ("seed", "batch", "lr", "weight_decay", "spiking", "held_out")
+WARMUP = 50  # steps
+JUDGED = 3  # the last 1 / JUDGED of a recording's frames, and the silence after it, carry the loss
+CALIBRATION = 20  # recordings
+
+
+def batch_loss(logits: Tensor, begin: Tensor, end: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of logits [B, T, classes] over the last frames of each recording and what is after it."""
+    place = torch.arange(logits.shape[1])
+    judged = place >= (end - (end - begin) // JUDGED)[:, None]
+    judged &= place < (end + 8)[:, None]
+    wanted = labels[:, None].expand(judged.shape)
+    return functional.cross_entropy(logits[judged], wanted[judged])
+
+
+@torch.no_grad()
+def accuracy(model: LMUFormer | SpikingLMUFormer, data: Recordings) -> float:
+    """Share of recordings whose last frame has the right class, from a reset."""
+    right = 0
+    for start in range(0, len(data.pcm), 100):
+        x, lengths = padded([heard(one) for one in data.pcm[start : start + 100]])
+        logits = model.parallel(x, *model.reset(len(x)))[0]
+        last = logits[torch.arange(len(x)), lengths - 1]
+        right += int((last.argmax(1) == torch.from_numpy(data.labels[start : start + 100])).sum())
+    return right / len(data.labels)
+
+
+def write_calibration(data: Recordings, path: Path) -> None:
+    """Two recordings of each digit, the speakers taking turns, as one stream under the input's name."""
+    speakers = sorted(set(data.speakers))
+    wanted = [f"{i % 10}_{speakers[i % len(speakers)]}_{5 + i}" for i in range(CALIBRATION)]
+    stream = np.concatenate([heard(data.pcm[data.names.index(name)]) for name in wanted])
+    np.savez_compressed(path, frame=stream[:, None])
+    print(f"wrote {path}: {len(stream)} frames of {', '.join(wanted)}")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add_arguments(parser, HERE, epochs=60, batch=60, lr=5e-3, weight_decay=0.02)
+    parser.add_argument("--spiking", action="store_true")
+    parser.add_argument("--held-out", metavar="SPEAKER", help="a speaker who is the test, all others training")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    name = NAMES[arguments.spiking]
+    stem = arguments.name or name.replace("-", "_")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    data, test = load(arguments.data, arguments.held_out)
+    batches = Batches(data, arguments.batch)
+
+    torch.manual_seed(arguments.seed)
+    model = spiking_form() if arguments.spiking else real_form()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.lr, weight_decay=arguments.weight_decay)
+    run = Run(
+        model,
+        [optimizer],
+        {key: getattr(arguments, key) for key in SETTINGS},
+        arguments.checkpoint or arguments.out / f"{stem}.checkpoint.pt",
+    )
+    log = Log(arguments.out / f"{stem}.train.log", run.epoch > 0)
+    if not run.epoch:
+        counts = f"{len(data.labels):,} training and {len(test.labels)} test recordings"
+        for line in describe(run, arguments.epochs, counts):
+            log(line)
+        log(f"# AdamW, {WARMUP} steps of warm-up, cosine; other speed, loudness, background, silent bands and frames")
+
+    def losses(random: torch.Generator) -> Iterator[Tensor]:
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=random)))  # of dropout
+        for x, begin, end, labels in batches(random):
+            yield batch_loss(model.parallel(x, *model.reset(len(x)))[0], begin, end, labels)
+
+    try:
+        run.train(losses, len(batches), arguments.epochs, WARMUP, lambda _: accuracy(model, test), log)
+    except KeyboardInterrupt:
+        sys.exit("\ninterrupted; the same command resumes after the last finished epoch")
+    if arguments.held_out is not None:
+        return
+    plain = arguments.out / f"{stem}.plain.pt"
+    torch.save(folded(model).state_dict(), plain)
+    path = export(name, arguments.out / f"{stem}.onnx", checkpoint=plain)
+    print(f"wrote {path}")
+    write_calibration(data, arguments.out / "calibration.npz")
+    write_shipped(test, arguments.out / "digits.npz")
+
+
+if __name__ == "__main__":
+    main()

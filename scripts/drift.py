@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far every trained model with memory drifts from float along a stream without a reset: a table of docs/models.md.
+
+    .venv/bin/python scripts/drift.py [--steps N] [--model NAME] [--data DIR]      prints the table
+    .venv/bin/python scripts/drift.py --write                                      and puts it into docs/models.md
+
+The stream is recordings of spoken digits one after another, those of the test first, in random order. The float model
+runs in ONNX Runtime, the compiled program as C on this machine (the same bits as on the board); each keeps its own
+state. Agreement is the share of steps where both name the same digit, error is ||y - y_float|| / ||y_float|| of the
+logits. Instructions, RAM and flash are of the STM32F746, simulated. Ends with 1 when a model fails the limits of
+`edgec.quantize.drift`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgec.artifact import Artifact
+from edgec.compile import Options, compile_model
+from edgec.model import Model, load_model
+from edgec.models.registry import get_model
+from edgec.quantize.calibrate import run_stream
+from edgec.quantize.drift import Drift, Trace, measure
+from edgec.run import profile_artifact, run_artifact
+from edgec.target import load_target
+
+ROOT = Path(__file__).resolve().parents[1]
+DIGITS = ROOT / "examples" / "spoken_digits"
+PAGE = ROOT / "docs" / "models.md"
+MARKS = ("<!-- table: scripts/drift.py -->", "<!-- end -->")
+sys.path[:0] = [str(ROOT / "examples"), str(DIGITS)]
+from data_folder import DEFAULT  # noqa: E402
+from features import load_fsdd  # noqa: E402
+
+Floats = npt.NDArray[np.float32]
+HEAD = (
+    "| model | row | parameters | state B | widths | top-1 | first, last tenth | error | first, last tenth "
+    "| instructions | RAM B | flash B |"
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A trained model: its file and the samples that the quantizer gets."""
+
+    name: str
+    path: Path
+    calibration: Path
+
+
+def cases() -> dict[str, Case]:
+    """The trained models that ship, by registered name."""
+    found = {}
+    for path in sorted(DIGITS.glob("*.onnx")):
+        own = DIGITS / f"calibration_{path.stem}.npz"
+        calibration = own if own.exists() else DIGITS / "calibration.npz"
+        name = path.stem.replace("_", "-")
+        found[name] = Case(name, path, calibration)
+    return found
+
+
+def stream(data: Path, model: Model, steps: int) -> dict[str, Floats]:
+    """`steps` samples of the model's input: test recordings one after another, then training recordings."""
+    (given,) = model.inputs
+    wanted = steps * int(np.prod(given.shape)) // given.shape[-1]
+    random, frames = np.random.default_rng(0), list[Floats]()
+    for part in ("test", "train"):
+        if sum(map(len, frames)) < wanted:
+            recordings = load_fsdd(data, part).frames
+            frames += [recordings[i] for i in random.permutation(len(recordings))]
+    joined = np.concatenate(frames)
+    return {
+        given.name: np.resize(joined, (max(len(joined), wanted), joined.shape[1]))[:wanted].reshape(steps, *given.shape)
+    }
+
+
+def drift_along(artifact: Artifact, model: Model, samples: dict[str, Floats], name: str) -> Drift:
+    """The program on this machine beside the float model, each on its own state."""
+    steps = len(next(iter(samples.values())))
+
+    def tell(done: int) -> None:
+        if sys.stderr.isatty() and (done % 200 == 0 or done == steps):
+            print(f"{name}: step {done:,} of {steps:,}", end="\r", file=sys.stderr, flush=True)
+
+    compiled = run_artifact(artifact, samples, "host-c", tell=tell)
+    outputs = [value.name for value in model.outputs]
+
+    def by_step() -> Iterator[dict[str, npt.NDArray[np.float32]]]:
+        for step in range(steps):
+            yield {output: compiled[output][step] for output in outputs}
+
+    return measure(run_stream(model, samples, outputs), {name: by_step()})[name]
+
+
+def row(case: Case, data: Path, steps: int) -> tuple[str, bool]:
+    """A row of the table, and whether the model stays within the limits."""
+    model, record = load_model(case.path), get_model(case.name)
+    with np.load(case.calibration) as arrays:
+        calibration = {model.inputs[0].name: arrays[model.inputs[0].name]}
+    samples = stream(data, model, steps)
+    with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
+        artifact = compile_model(
+            model, load_target("stm32f746"), Path(folder) / "artifact", Options(calibration=calibration)
+        )
+        drift = drift_along(artifact, model, samples, case.name)
+        instructions = profile_artifact(artifact, calibration)["instructions"]
+    m = artifact.manifest
+    (trace,), (verdict,) = drift.outputs.values(), drift.verdicts().values()
+    cells = [
+        f"`{case.name}`",
+        str(record.row or ""),
+        f"{sum(p.numel() for p in record.build().parameters()):,}",
+        f"{m['ram']['state_bytes']:,}",
+        widths(artifact),
+        *shares(trace, steps),
+        f"{instructions:,}",
+        f"{m['ram']['total_bytes']:,}",
+        f"{m['flash']['total_bytes']:,}",
+    ]
+    return f"| {' | '.join(cells)} |", verdict.passes
+
+
+def shares(trace: Trace, steps: int) -> Iterator[str]:
+    """Agreement over all steps, the first and the last tenth; then error."""
+    ends = ((0, steps // 10), (steps - steps // 10, steps))
+    for share in (lambda *part: trace.agreement(*part) or 0.0, trace.error):
+        yield f"{share(0, steps):.2%}"
+        yield ", ".join(f"{share(*end):.2%}" for end in ends)
+
+
+def widths(artifact: Artifact) -> str:
+    """The types of the states, such as "int16 s0; int8 past0"."""
+    named: dict[str, list[str]] = {}
+    for state in artifact.manifest["states"]:
+        named.setdefault(state["dtype"], []).append(state["name"])
+    return "; ".join(f"{dtype} {', '.join(names)}" for dtype, names in named.items())
+
+
+def main() -> None:
+    """Parse, measure, print or write."""
+    known = cases()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=DEFAULT, help="folder of the data sets (EDGEC_DATA)")
+    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--model", choices=known, action="append", help="only this one")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/models.md")
+    args = parser.parse_args()
+    rows, passed = [HEAD, "|" + "---|" * (HEAD.count("|") - 1)], True
+    print("\n".join(rows))
+    for case in (known[name] for name in args.model or known):
+        text, passes = row(case, args.data, args.steps)
+        print(text, "" if passes else "FAILS", flush=True)
+        rows.append(text)
+        passed &= passes
+    if args.write:
+        table = "\n".join((MARKS[0], "", *rows, "", MARKS[1]))
+        pattern = re.compile(f"{re.escape(MARKS[0])}.*?{re.escape(MARKS[1])}", re.DOTALL)
+        PAGE.write_text(pattern.sub(lambda _: table, PAGE.read_text()))
+    sys.exit(not passed)
+
+
+if __name__ == "__main__":
+    main()
