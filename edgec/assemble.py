@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from edgec.errors import UnsupportedError
+from edgec.lower.internal import INTERNAL
 from edgec.lower.lower import INTERFACE_KEY
 from edgec.model import Model, float_node_names
 from edgec.operators import TensorType, get_operator
@@ -46,7 +47,7 @@ def assemble(model: Model, lowered: Lowered, *, original: Model, macs: int) -> P
             reset = int(quantize_to(lowered.tensors[pair.input].type.dtype, reset, quant.scale, quant.zero_point))
         result = by_output[_tensor(border, pair.output)]
         states.append(State(pair.input, pair.output, pair.input, result, reset, quant))
-    for entry in _interface(model).get("internal", []):  # cursors of rings: no names in the model
+    for entry in _interface(model).get(INTERNAL, []):  # cursors of rings: no names in the model
         name, result = str(entry["name"]), by_output[str(entry["tensor"])]
         states.append(State(name, result, name, result, float(entry["reset"])))
     program = Program(

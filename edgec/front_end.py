@@ -146,7 +146,7 @@ def _checked(model: Model, name: str, log_mel: LogMel) -> FrontEnd:
             have=str(list(shape)),
         )
     graph, samples = model.proto.graph, SAMPLES
-    taken = {v.name for v in (*graph.input, *graph.output)} - {name}
+    taken = {v.name for v in (*graph.input, *graph.output)}
     while samples in taken:
         samples += "_"
     return FrontEnd(name, samples, log_mel)

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from qdq_graph import ort_run, program_of
 
 from edgec.artifact import Artifact
-from edgec.compile import Options, compile_model
+from edgec.compile import Options, compile_model, make_program
 from edgec.errors import UnsupportedError
 from edgec.lower import lower_to_integers
 from edgec.model import Model, StatePair
@@ -333,3 +333,76 @@ def test_a_linear_memory_lasts_in_int16_and_not_in_int8(order: int, window: floa
     artifact = compiled(memory(order, window, 8, reach * 1.05 / 127, 1 / 127), tmp_path / "8")
     narrow = run_artifact(artifact, {"u": u[:few].reshape(-1, 1, 1).astype(np.float32)}, "host-c")["y"]
     assert np.abs(narrow.reshape(few, order) - wanted[:few]).max() > 0.2 * reach
+
+
+# --- states and the program's border
+
+
+def cell(width: int) -> Qdq:
+    """c' = f * c + i * g of int8 gates and an int16 state, h = o * tanh(c') in int8."""
+    g = Qdq()
+    f, i, o = (g.input(name, (1, width), 1 / 256, 8, -128) for name in "fio")
+    candidate, c = g.input("g", (1, width), 1 / 127, 8), g.input("c", (1, width), 4 / LARGEST)
+    kept, added = g.quantize(g.op("Mul", f, c), 4 / LARGEST), g.quantize(g.op("Mul", i, candidate), 1 / LARGEST)
+    total = g.op("Add", kept, added)
+    g.output(total, "c_next", (1, width), 4 / LARGEST)
+    g.output(total, "y", (1, width), 4 / LARGEST)
+    narrow = g.quantize("c_next", 4 / 127, 8)
+    g.output(g.op("Mul", o, g.quantize(g.op("Tanh", narrow), 1 / 127, 8)), "h", (1, width), 1 / 127, 8)
+    g.states.append(StatePair("c", "c_next", 0.25))
+    return g
+
+
+def test_a_cell_keeps_small_increments(tmp_path: Path) -> None:
+    """2,000 steps of c' = f c + i g with gates near 1 and 0, whose increments are below a step of int8."""
+    width, count, rng = 21, 2000, np.random.default_rng(8)
+    artifact = compiled(cell(width), tmp_path)
+    gates = {n: rng.integers(0, 256, (count, 1, width)).astype(np.float32) / 256 for n in "fio"}
+    gates["f"] = np.float32(255 / 256) - (gates["f"] < 0.1) / np.float32(256)
+    gates["i"] = np.floor(gates["i"] * 4) / np.float32(256)
+    gates["g"] = rng.integers(-127, 128, (count, 1, width)).astype(np.float32) / 127
+    got = run_artifact(artifact, gates, "host-c")
+    c, wanted = np.full((1, width), 0.25), []
+    for f, i, candidate in zip(gates["f"], gates["i"], gates["g"], strict=True):
+        c = f.astype(np.float64) * c + i.astype(np.float64) * candidate
+        wanted.append(c)
+    assert np.abs(got["y"] - np.array(wanted)).max() < 100 * 4 / LARGEST
+    assert np.abs(np.array(wanted)[-1]).max() > 0.01
+    assert np.abs(got["h"] - gates["o"] * np.tanh(np.array(wanted))).max() < 0.04
+    (state,) = artifact.manifest["states"]
+    assert (state["dtype"], state["reset"]) == ("int16", round(0.25 * LARGEST / 4))
+    ports = {p["name"]: p["dtype"] for p in (*artifact.manifest["inputs"], *artifact.manifest["outputs"])}
+    assert ports == {"f": "int8", "i": "int8", "o": "int8", "g": "int8", "y": "int16", "h": "int8"}
+    (header,) = artifact.path.glob("int16.h")
+    assert re.search(r"const int16_t \*\w+_y\(const \w+ \*m\);", header.read_text())
+
+
+@pytest.mark.parametrize("kernels", ["auto", "tvm"])
+@pytest.mark.parametrize("make", ["memory", "cell"])
+def test_the_board_computes_what_the_host_and_the_definitions_do(make: str, kernels: Any, tmp_path: Path) -> None:
+    """int16 inputs, states and outputs; K is odd."""
+    rng = np.random.default_rng(9)
+    g = memory(32, 100.0, 16, 2.0 / LARGEST, 1 / LARGEST) if make == "memory" else cell(21)
+    artifact = compile_model(g.model(), load_target("stm32f746"), tmp_path / "a", Options(kernels=kernels))
+    used = {o["op"]: o["kernel"] for o in artifact.manifest["operators"]}
+    wide = "linear_s16" if make == "memory" else "mul_s16"
+    assert used[wide] == (f"{wide}_dsp" if kernels == "auto" else wide)
+    assert not any("->" in o["name"] for o in artifact.manifest["operators"])  # the successor is written in place
+    feeds = {n: rng.uniform(-1, 1, (12, *s)).astype(np.float32) for n, s in g.inputs.items() if n not in ("m", "c")}
+    host = run_artifact(artifact, feeds, "host-c", raw=True)
+    board = run_artifact(artifact, feeds, "sim", raw=True)
+    assert {n: str(a.dtype) for n, a in board.items()}["y"] == "int16"
+    program = make_program(g.model(), Options())
+    state = {s.source: np.full(program.tensors[s.source].type.shape, s.reset, np.int16) for s in program.states}
+    for step in range(12):
+        given = {}
+        for port in program.inputs:
+            kind = program.tensors[port.tensor].type.dtype
+            q = steps(feeds[port.name][step], port.quantization.scale, port.quantization.zero_point)
+            given[port.tensor] = np.clip(q, np.iinfo(kind).min, np.iinfo(kind).max).astype(kind)
+        values = evaluate(program, {**given, **state})
+        for port in program.outputs:
+            wanted = values[port.tensor].reshape(port.onnx_shape)
+            np.testing.assert_array_equal(host[port.name][step], wanted)
+            np.testing.assert_array_equal(board[port.name][step], wanted)
+        state = {s.source: values[s.result] for s in program.states}

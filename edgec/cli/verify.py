@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 NAME = "verify"
 HELP = (
     "Run a model in every form side by side: float, QDQ, the operators' definitions, host C, simulated board; "
-    "exits with 5 unless the last three are equal bit for bit."
+    "exits with 5 unless the last three (with float32: the last two) are equal bit for bit."
 )
 EXAMPLE = "edgec verify model.onnx --input samples.npz --labels labels.npz --calibration calibration.npz"
 DEFAULT_TARGET = "stm32f746"
@@ -239,7 +239,7 @@ def _report(
         print(f"  wrote  {wishes.report}")
     if faults:
         raise DeviceError(faults[0], need="the same bits everywhere", have="; ".join(faults[1:]) or None)
-    if result.raw:
+    if len(result.raw) > 1:
         print(f"  {' = '.join(result.raw)}, bit for bit")
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,17 +27,13 @@ def with_board_math(sources: Sequence[Source]) -> list[Source]:
     """
     if not any("#include <math.h>" in source.path.read_text() for source in sources if source.group == "model"):
         return list(sources)
-    renamed = tuple(f"{name}=edgec_{name}" for name in APPROXIMATE)
-    library = [
-        Source(path, "runtime", defines=renamed) for path in sorted((runtime_dir() / "support" / "math").glob("*.c"))
-    ]
-    needed = [s for s in library if s.path.stem in APPROXIMATE or not _declared(s.path.stem)]
-    return [*(replace(s, defines=renamed) if s.group == "model" else s for s in sources), *needed]
-
-
-def _declared(name: str) -> bool:
-    """Whether `name` is a function that <math.h> declares, and no helper of the library."""
-    return f" {name}(" in (runtime_dir() / "support" / "include" / "math.h").read_text()
+    support = runtime_dir() / "support"
+    flags = (f"-I{support / 'include'}", *(f"-D{name}=edgec_{name}" for name in APPROXIMATE))
+    # All but those that are exact everywhere: APPROXIMATE, and the helpers that they share.
+    exact = set(re.findall(r"(\w+)\(", (support / "include" / "math.h").read_text())) - set(APPROXIMATE)
+    library = [p for p in sorted((support / "math").glob("*.c")) if p.stem not in exact]
+    own = [replace(s, flags=(*s.flags, *flags)) if s.group == "model" else s for s in sources]
+    return [*own, *(Source(path, "runtime", flags=flags) for path in library)]
 
 
 def bench_includes() -> list[Path]:

@@ -80,8 +80,8 @@ class Source:
     """Whether our own warnings apply as errors (not to C that another tool generates)."""
     small: bool = False
     """Compiled for size: a run only calls. A call stays one place in the program, which profiles count by."""
-    defines: tuple[str, ...] = ()
-    """Macros, `name=text`."""
+    flags: tuple[str, ...] = ()
+    """Compiler flags of its own."""
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ def _compile(source: Source, includes: Sequence[Path], flags: Sequence[str], hea
     flags = [
         *flags,
         *_GROUP_FLAGS.get(source.group, ()),
-        *(f"-D{define}" for define in source.defines),
+        *source.flags,
         *(_SMALL if source.small else ()),
         *(_WARNINGS if source.warnings else ("-w",)),
     ]

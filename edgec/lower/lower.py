@@ -46,7 +46,7 @@ TRUTH = Quant(np.array(1.0), 0)
 def lower_to_integers(model: Model, *, allow_float: bool = False) -> Model:
     """The quantized model with every node an integer operator of the domain `edgec`, a Reshape or a float node.
 
-    Inputs and outputs become int8 tensors; scale, zero point, ONNX shape and layout of each are in the
+    Inputs and outputs become int8 or int16 tensors; scale, zero point, ONNX shape and layout of each are in the
     metadata `edgec.interface`. Float nodes are those that the metadata `edgec.float` names, and with `allow_float` all
     that have no integer form (`edgec/lower/islands.py`); what they read of the inputs, and outputs that they make, may
     be float32.

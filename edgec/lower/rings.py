@@ -19,6 +19,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from edgec.lower.attention import evenly_spaced, is_identity
+from edgec.lower.internal import INTERNAL
 from edgec.lower.lower import INTERFACE_KEY
 from edgec.lower.ring_conv import Causal, causal
 from edgec.lower.ring_form import RingForm, ring_form
@@ -29,8 +30,6 @@ from edgec.model import Model
 from edgec.operators import TensorType
 from edgec.operators.integer import product
 
-INTERNAL = "internal"
-"""In the metadata of the program's border: states that the model has not, each {"name", "tensor", "reset"}."""
 _Border = dict[str, list[dict[str, Any]]]
 _FIRST, _LAST = -1.0, 1e9
 

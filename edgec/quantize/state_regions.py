@@ -246,15 +246,20 @@ class Recurrence:
         return self._made_in(pair.output, part) or any(user.name in part for user in self.users.get(state, []))
 
     def _terms(self, part: Collection[str], cuts: Collection[str]) -> set[str]:
-        """Layers and products with constants outside that only sums of the region read, and sums of such."""
+        """Layers and products with vectors outside that only sums of the region read, and sums of such."""
         found: set[str] = set()
         for node in reversed(self.nodes):
             users = [u for name in node.output for u in self.users.get(name, [])]
-            makes = node.op_type == "Gemm" or self._scales(node) or node.op_type in SUMS | MOVEMENT
+            makes = self._has_channels(node) or node.op_type in SUMS | MOVEMENT
             read = all(u.name in found or (u.name in part and u.op_type in SUMS) for u in users)
             if node.name not in (*part, *cuts) and makes and users and read and self.outputs.isdisjoint(node.output):
                 found.add(node.name)
-        return self._made_by(found, lambda node: node.op_type == "Gemm" or self._scales(node))
+        return self._made_by(found, self._has_channels)
+
+    def _has_channels(self, node: NodeProto) -> bool:
+        """Whether the results' ranges may differ from channel to channel: not what one factor scales."""
+        sizes = [prod(self.shapes.get(name, ())) for name in node.input if name in self.constants]
+        return node.op_type == "Gemm" or (self._scales(node) and max(sizes) > 1)
 
     def _made_by(self, names: set[str], makes: Callable[[NodeProto], bool]) -> set[str]:
         """Those of the nodes that make something themselves, or pass on what others of them make."""

@@ -5,23 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from features import BINS, FLOOR, MEAN, SCALE, Floats
-from recordings import Recordings, heard
+from recordings import Recordings, at_speed, heard
 from torch import Tensor, nn
 
 SPEEDS = (0.88, 0.92, 0.96, 1.0, 1.04, 1.08, 1.12)
 LONGEST = 160  # frames of a recording that training uses
 CONTEXT = 40  # frames of the recording before that training uses at most
 GAP, TAIL = 20, 12  # silent frames before and after a recording, at most
-
-
-def at_speed(pcm: npt.NDArray[np.int16], speed: float) -> npt.NDArray[np.int16]:
-    """The recording `speed` times as fast (and as high), by linear interpolation."""
-    places = np.arange(0, len(pcm) - 1, speed)
-    return np.round(np.interp(places, np.arange(len(pcm)), pcm)).astype(np.int16)
 
 
 def energies(frames: Floats) -> Tensor:

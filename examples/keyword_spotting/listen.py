@@ -18,12 +18,13 @@ import numpy as np
 
 sys.path.extend(str(Path(__file__).resolve().parents[1] / folder) for folder in ("", "spoken_digits"))
 from features import HOP, RATE
-from recordings import heard, shipped
+from recordings import hops, shipped
 from rich.console import Console
 from rich.table import Table
 
 from edgec.artifact import Artifact
 from edgec.compile import Options, compile_model
+from edgec.device.runner import RunnerKind
 from edgec.model import load_model
 from edgec.run import profile_artifact, run_artifact
 from edgec.target import load_target
@@ -32,13 +33,13 @@ HERE = Path(__file__).resolve().parent
 SHOWN = 5  # frames for each character of a line
 
 
-def listen(artifact: Artifact, runner: str | None, console: Console) -> float:
+def listen(artifact: Artifact, runner: RunnerKind | None, console: Console) -> float:
     """Run every shipped recording and print a line for it; the share of recordings that were understood."""
     recordings = shipped(HERE / "digits.npz")
     (name,), (logits,) = ([port.name for port in ports] for ports in (artifact.inputs, artifact.outputs))
     right = 0
     for pcm, label, title in zip(recordings.pcm, recordings.labels, recordings.names, strict=True):
-        answers = run_artifact(artifact, {name: heard(pcm)[:, None]}, runner)[logits]  # type: ignore[arg-type]
+        answers = run_artifact(artifact, {name: hops(pcm)}, runner)[logits]
         digits = answers.reshape(len(answers), -1).argmax(1)
         right += int(digits[-1] == label)
         line = "".join(str(digit) for digit in digits[SHOWN - 1 :: SHOWN])

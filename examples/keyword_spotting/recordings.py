@@ -37,6 +37,18 @@ def heard(pcm: npt.NDArray[np.int16]) -> Floats:
     return log_mel(np.concatenate([np.zeros(WINDOW - HOP, np.int16), pcm]))
 
 
+def hops(pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+    """int16 [N] -> [N // HOP, 1, HOP]: what a program with a front end takes, a step at a time."""
+    count = len(pcm) // HOP
+    return pcm[: count * HOP].reshape(count, 1, HOP)
+
+
+def at_speed(pcm: npt.NDArray[np.int16], speed: float) -> npt.NDArray[np.int16]:
+    """The recording `speed` times as fast (and as high), by linear interpolation."""
+    places = np.arange(0, len(pcm) - 1, speed)
+    return np.round(np.interp(places, np.arange(len(pcm)), pcm)).astype(np.int16)
+
+
 def load(folder: Path, held_out: str | None = None) -> tuple[Recordings, Recordings]:
     """(training, test): the official split (recordings 0 to 4 of each speaker and digit are the test), or, with
     `held_out`, all recordings of the other speakers and all of this one."""

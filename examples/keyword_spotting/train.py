@@ -16,8 +16,10 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -28,8 +30,10 @@ from recordings import Recordings, heard, load, write_shipped
 from training.run import Log, Run, add_arguments, describe
 
 from edgec.export import export
+from edgec.front_end import with_front_end
+from edgec.model import load_model
 from edgec.models.layers.norm import folded
-from edgec.models.lmuformer import LMUFormer, SpikingLMUFormer, real_form, spiking_form
+from edgec.models.lmuformer import real_form, spiking_form
 
 HERE = Path(__file__).resolve().parent
 NAMES = {False: "lmuformer-spoken-digits", True: "lmuformer-spiking-spoken-digits"}
@@ -48,16 +52,24 @@ def batch_loss(logits: Tensor, begin: Tensor, end: Tensor, labels: Tensor) -> Te
     return functional.cross_entropy(logits[judged], wanted[judged])
 
 
-@torch.no_grad()
-def accuracy(model: LMUFormer | SpikingLMUFormer, data: Recordings) -> float:
+class Judge:
     """Share of recordings whose last frame has the right class, from a reset."""
-    right = 0
-    for start in range(0, len(data.pcm), 100):
-        x, lengths = padded([heard(one) for one in data.pcm[start : start + 100]])
-        logits = model.parallel(x, *model.reset(len(x)))[0]
-        last = logits[torch.arange(len(x)), lengths - 1]
-        right += int((last.argmax(1) == torch.from_numpy(data.labels[start : start + 100])).sum())
-    return right / len(data.labels)
+
+    def __init__(self, data: Recordings) -> None:
+        frames = [heard(one) for one in data.pcm]
+        order = np.argsort([len(one) for one in frames])  # neighbours in length together
+        self.groups = [
+            (*padded([frames[i] for i in group]), torch.from_numpy(data.labels[group]))
+            for group in np.array_split(order, max(1, len(order) // 50))
+        ]
+
+    @torch.no_grad()
+    def __call__(self, model: Any) -> float:
+        right = 0
+        for x, lengths, labels in self.groups:
+            logits = model.parallel(x, *model.reset(len(x)))[0]
+            right += int((logits[torch.arange(len(x)), lengths - 1].argmax(1) == labels).sum())
+        return right / sum(len(labels) for *_, labels in self.groups)
 
 
 def write_calibration(data: Recordings, path: Path) -> None:
@@ -105,7 +117,7 @@ def main() -> None:
             yield batch_loss(model.parallel(x, *model.reset(len(x)))[0], begin, end, labels)
 
     try:
-        run.train(losses, len(batches), arguments.epochs, WARMUP, lambda _: accuracy(model, test), log)
+        run.train(losses, len(batches), arguments.epochs, WARMUP, Judge(test), log)
     except KeyboardInterrupt:
         sys.exit("\ninterrupted; the same command resumes after the last finished epoch")
     if arguments.held_out is not None:
@@ -113,6 +125,7 @@ def main() -> None:
     plain = arguments.out / f"{stem}.plain.pt"
     torch.save(folded(model).state_dict(), plain)
     path = export(name, arguments.out / f"{stem}.onnx", checkpoint=plain)
+    onnx.save(with_front_end(load_model(path), "log-mel").proto, path)  # `recordings.heard` in fixed point
     print(f"wrote {path}")
     write_calibration(data, arguments.out / "calibration.npz")
     write_shipped(test, arguments.out / "digits.npz")

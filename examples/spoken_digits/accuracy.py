@@ -18,21 +18,31 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from comparison import add_arguments, compare, report
-from features import load_fsdd
+from features import Floats, load_fsdd
+
+from edgec.model import load_model
 
 HERE = Path(__file__).resolve().parent
+
+
+def as_steps(frames: Floats, shape: tuple[int, ...]) -> Floats:
+    """Frames [T, BINS] as a model takes them: [steps, *shape]; an incomplete segment at the end is left out."""
+    segment = int(np.prod(shape)) // frames.shape[1]
+    return frames[: len(frames) // segment * segment].reshape(-1, *shape)
 
 
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser, HERE / "gru_spoken_digits.onnx")
-    parser.add_argument("--calibration", type=Path, default=HERE / "calibration.npz")
+    parser.add_argument("--calibration", type=Path, help="default: the model's own beside it, else calibration.npz")
     args = parser.parse_args()
     test = load_fsdd(args.data, "test")
-    with np.load(args.calibration) as data:
-        calibration = data["frame"]
-    streams = [frames[:, None] for frames in test.frames]
+    own = args.model.with_name(f"calibration_{args.model.stem}.npz")
+    given = load_model(args.model).inputs[0]
+    with np.load(args.calibration or (own if own.exists() else HERE / "calibration.npz")) as data:
+        calibration = data[given.name]
+    streams = [as_steps(frames, given.shape) for frames in test.frames]
     result = compare(args.model, calibration, streams, test.labels, "test utterances")
     report(result, args.most, args.json)
 

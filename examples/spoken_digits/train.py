@@ -30,7 +30,7 @@ from edgec.models.registry import ModelRecord, get_model, list_models
 
 HERE = Path(__file__).resolve().parent
 MODELS = [record.name for record in list_models() if record.name.endswith("-spoken-digits")]
-SETTINGS = ("model", "seed", "batch", "lr", "weight_decay", "carried", "noise", "hold")
+SETTINGS = ("model", "seed", "batch", "lr", "weight_decay", "carried", "hold", "doubt", "noise")
 SILENCE = (np.log(FLOOR) - MEAN) / SCALE
 WARMUP = 50  # steps
 LONGEST = 100  # frames of an utterance that training uses
@@ -162,6 +162,9 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, default="gru-spoken-digits")
     parser.add_argument("--carried", type=float, default=0.5, help="share of utterances without a reset before them")
     parser.add_argument("--hold", action="store_true", help="the digit before is right until the next is heard")
+    parser.add_argument(
+        "--doubt", type=float, default=0.0, help="weight of the mean entropy of all answers in the loss"
+    )
     parser.add_argument("--noise", type=float, default=0.0, help="on every layer's result, in steps of int8")
     add_arguments(parser, HERE, epochs=40, batch=90, lr=6e-3, weight_decay=0.02)
     arguments = parser.parse_args()
@@ -206,7 +209,8 @@ def main() -> None:
             logits, *after = model.parallel(as_steps(x, record), *start)
             held = torch.where(fresh, -1, digits[order]) if arguments.hold else torch.full_like(labels, -1)
             before, digits = [state.detach() for state in after], labels
-            yield batch_loss(logits, x.shape[1], lengths, labels, held)
+            doubt = torch.special.entr(logits.softmax(-1)).sum(-1).mean()
+            yield batch_loss(logits, x.shape[1], lengths, labels, held) + arguments.doubt * doubt
 
     steps = len(data.labels) // arguments.batch
     try:

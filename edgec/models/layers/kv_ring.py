@@ -10,7 +10,8 @@ ACL 2019 (arXiv:1901.02860), section 3.3:
 
     score_j = ((q + u) k_j^T + (q + v) R_d^T) / sqrt(depth),   d = distance of step j to the newest
 
-with u, v learned vectors per head and R_d = W_R s_d, s_d the sines and cosines of d. R depends on the weights alone.
+with u, v learned vectors per head and R_d = W_R s_d, s_d the sines and cosines of d. R depends on the weights alone, so
+the second term is one linear layer of x, its weights R W_q a row for each head and distance.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class WindowAttention(nn.Module):
         if self.position is None:
             scores = q @ k.transpose(-2, -1)
         else:
-            scores = (q + self.u) @ k.transpose(-2, -1) + (q + self.v) @ self._relative().transpose(-2, -1)
+            scores = (q + self.u) @ k.transpose(-2, -1) + self._relative(x[:, None])
         weights = torch.softmax(scores * self.scale, dim=-1)
         return self.out(self._join(weights @ v)[:, 0]), keys, values
 
@@ -82,18 +83,20 @@ class WindowAttention(nn.Module):
         if self.position is None:
             scores = q @ k.transpose(-2, -1)
         else:
-            shifted = _band((q + self.v) @ self._relative().transpose(-2, -1), width)
-            scores = (q + self.u) @ k.transpose(-2, -1) + shifted
+            scores = (q + self.u) @ k.transpose(-2, -1) + _band(self._relative(x), width)
         place = torch.arange(width, device=x.device) - torch.arange(steps, device=x.device)[:, None]
         outside = (place < 0) | (place >= self.window)
         weights = torch.softmax((scores * self.scale).masked_fill(outside, -torch.inf), dim=-1)
         return self.out(self._join(weights @ v)), keys[:, -self.window :], values[:, -self.window :]
 
-    def _relative(self) -> Tensor:
-        """R float [heads, window, depth], the row of the oldest step first."""
+    def _relative(self, x: Tensor) -> Tensor:
+        """(q + v) R^T float [B, heads, T, window] of x float [B, T, D], the column of the oldest step first."""
         assert self.position is not None
-        rows: Tensor = self.position(self.distances)
-        return rows.reshape(self.window, self.heads, self.depth).transpose(0, 1)
+        r = self.position(self.distances).reshape(self.window, self.heads, self.depth).transpose(0, 1)
+        weight = r @ self.query.weight.reshape(self.heads, self.depth, -1)  # [heads, window, D]
+        bias = r @ (self.query.bias.reshape(self.heads, self.depth, 1) + self.v.transpose(-2, -1))
+        rows = functional.linear(x, weight.flatten(0, 1), bias.flatten())
+        return rows.unflatten(-1, (self.heads, self.window)).transpose(1, 2)
 
     def _split(self, x: Tensor) -> Tensor:
         """[B, T, D] -> [B, heads, T, depth]."""
@@ -120,4 +123,5 @@ def _band(rows: Tensor, width: int) -> Tensor:
     """[..., T, L] -> [..., T, width >= T + L - 1]: row t begins at column t; what lies outside is of no meaning."""
     steps = rows.shape[-2]
     flat = functional.pad(rows, (0, width + 1 - rows.shape[-1])).flatten(-2)
-    return flat[..., : steps * width].unflatten(-1, (steps, width))
+    banded: Tensor = flat[..., : steps * width].unflatten(-1, (steps, width))
+    return banded

@@ -61,4 +61,5 @@ class GatedWrite(nn.Module):
     def forward(self, x: Tensor, slots: Tensor) -> Tensor:
         """The slots after the write."""
         g = torch.sigmoid(self.gate(x))[:, :, None]
-        return slots + g * (self.content(x)[:, None] - slots)
+        after: Tensor = slots + g * (self.content(x)[:, None] - slots)
+        return after
