@@ -6,7 +6,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgec.errors import UnsupportedError
+from edgec.kernels.registry import Call as KernelCall
+from edgec.kernels.registry import kernels_for
 from edgec.lower.internal import INTERNAL
 from edgec.lower.lower import INTERFACE_KEY
 from edgec.model import Model, float_node_names
@@ -54,7 +58,7 @@ def assemble(model: Model, lowered: Lowered, *, original: Model, macs: int) -> P
         original.name, lowered.tensors, lowered.calls, inputs, outputs, states, dict(lowered.functions), macs
     )
     if border:
-        program.float_nodes = float_node_names(proto)
+        program.float_nodes = float_node_names(model.proto)
     _bind_states(program)
     _name_calls_apart(program)
     return program
@@ -135,18 +139,31 @@ def _may_write_in_place(program: Program, state: State, owners: set[str]) -> boo
     operands = [program.root(n) for n in call.inputs]
     return (
         last == writer
-        and operands[0] == source
         and operands.count(source) == 1
         and call.function in program.functions
-        and _in_place(call.op)
+        and _in_place(program, call, operands.index(source))
     )
 
 
-def _in_place(op: str) -> bool:
+def _in_place(program: Program, call: Call, position: int) -> bool:
+    """Whether the call may write its result over the operand at `position`, which is as large."""
     try:
-        return get_operator(op).access.in_place
-    except KeyError:  # only TVM knows it: no promise about the order of its accesses
-        return False
+        record = get_operator(call.op)
+    except KeyError:  # only TVM knows it: what its code shows
+        return position in program.functions[call.function].in_place
+    if position == 0 and record.access.in_place:
+        return True
+    # Element by element, whatever kernel it will be.
+    types = [program.tensors[n].type for n in call.inputs]
+    order = record.read_order(types, **call.attrs)[position]
+    view = KernelCall(dict(zip(record.inputs, types, strict=True)), {}, call.attrs)
+    size, out = (np.dtype(kind.dtype).itemsize for kind in (types[position], program.tensors[call.outputs[0]].type))
+    return (
+        order is not None
+        and order.elements == 1
+        and order.distance(size, out) <= 0
+        and all(kernel.overlap_block_rows(view) == 0 for kernel in kernels_for(call.op))
+    )
 
 
 def _append_copy(program: Program, state: State) -> None:

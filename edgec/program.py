@@ -63,12 +63,16 @@ class GeneratedFunction:
         parameters: (C element type, parameter name, whether only read) of each pointer, workspaces last.
         body: the C text between the braces, braces included.
         workspaces: bytes of each workspace parameter, from the allocations in the PrimFunc.
+        in_place: indices of the inputs that its result may replace, where the code shows it.
+        constants: names of the parameters that point to constants, which nobody writes.
     """
 
     name: str
     parameters: tuple[tuple[str, str, bool], ...]
     body: str
     workspaces: tuple[int, ...] = ()
+    in_place: tuple[int, ...] = ()
+    constants: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

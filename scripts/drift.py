@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far every trained model with memory drifts from float along a stream without a reset: a table of docs/models.md.
 
-    .venv/bin/python scripts/drift.py [--steps N] [--model NAME] [--data DIR]      prints the table
-    .venv/bin/python scripts/drift.py --write                                      and puts it into docs/models.md
+    .venv/bin/python scripts/drift.py [--steps N] [--model NAME] [--data DIR]    prints the table
+    .venv/bin/python scripts/drift.py --write                                    and puts it into docs/models.md
 
 The stream is recordings of spoken digits one after another, those of the test first, in random order. The float model
 runs in ONNX Runtime, the compiled program as C on this machine (the same bits as on the board); each keeps its own
@@ -30,6 +30,7 @@ from edgec.model import Model, load_model
 from edgec.models.registry import get_model
 from edgec.quantize.calibrate import run_stream
 from edgec.quantize.drift import Drift, Trace, measure
+from edgec.quantize.options import Recipe
 from edgec.run import profile_artifact, run_artifact
 from edgec.target import load_target
 
@@ -57,11 +58,11 @@ class Case:
     calibration: Path
 
 
-def cases() -> dict[str, Case]:
-    """The trained models that ship, by registered name."""
+def cases(folder: Path) -> dict[str, Case]:
+    """The trained models in a folder of the trainer, by registered name."""
     found = {}
-    for path in sorted(DIGITS.glob("*.onnx")):
-        own = DIGITS / f"calibration_{path.stem}.npz"
+    for path in sorted(folder.glob("*.onnx")):
+        own = folder / f"calibration_{path.stem}.npz"
         calibration = own if own.exists() else DIGITS / "calibration.npz"
         name = path.stem.replace("_", "-")
         found[name] = Case(name, path, calibration)
@@ -109,7 +110,10 @@ def row(case: Case, data: Path, steps: int) -> tuple[str, bool]:
     samples = stream(data, model, steps)
     with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
         artifact = compile_model(
-            model, load_target("stm32f746"), Path(folder) / "artifact", Options(calibration=calibration)
+            model,
+            load_target("stm32f746"),
+            Path(folder) / "artifact",
+            Options(calibration=calibration, recipe=Recipe(state_width="auto")),
         )
         drift = drift_along(artifact, model, samples, case.name)
         instructions = profile_artifact(artifact, calibration)["instructions"]
@@ -147,13 +151,14 @@ def widths(artifact: Artifact) -> str:
 
 def main() -> None:
     """Parse, measure, print or write."""
-    known = cases()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DEFAULT, help="folder of the data sets (EDGEC_DATA)")
     parser.add_argument("--steps", type=int, default=10_000)
-    parser.add_argument("--model", choices=known, action="append", help="only this one")
+    parser.add_argument("--models", type=Path, default=DIGITS, help="folder with what the trainer wrote")
+    parser.add_argument("--model", action="append", help="only this one")
     parser.add_argument("--write", action="store_true", help="put the table into docs/models.md")
     args = parser.parse_args()
+    known = cases(args.models)
     rows, passed = [HEAD, "|" + "---|" * (HEAD.count("|") - 1)], True
     print("\n".join(rows))
     for case in (known[name] for name in args.model or known):

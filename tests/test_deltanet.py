@@ -150,7 +150,7 @@ def test_model_equals_its_equations_over_12_frames():
     w = weights_of(module, seed=1)
     random = np.random.default_rng(2)
     state = [(np.zeros((3, 16, 16)), np.zeros((3, 144))) for _ in range(2)]
-    got = [np.zeros((1, 3, 16, 16)), np.zeros((1, 3, 144))] * 2
+    got = [np.zeros((1, 3, 16, 16)), np.zeros((1, 3, 96)), np.zeros((1, 3, 48))] * 2
     for _ in range(12):
         frame = random.standard_normal(40)
         x = w["embedding.weight"] @ frame + w["embedding.bias"]
@@ -158,9 +158,11 @@ def test_model_equals_its_equations_over_12_frames():
             own = {n.removeprefix(f"stages.{i}."): v for n, v in w.items() if n.startswith(f"stages.{i}.")}
             s, past = state[i]
             normed = rms_norm(x, own["norm1.weight"])
-            window = np.concatenate([past, [own["qkv.weight"] @ normed]])
-            mixed = (window.T * own["conv.conv.weight"][:, 0]).sum(1) + own["conv.conv.bias"]
-            q, k, v = silu(mixed).reshape(3, 3, 16)
+            projected = np.concatenate([own["qk.weight"] @ normed, own["value.weight"] @ normed])
+            window = np.concatenate([past, [projected]])
+            taps = np.concatenate([own["conv_qk.conv.weight"], own["conv_v.conv.weight"]])[:, 0]
+            bias = np.concatenate([own["conv_qk.conv.bias"], own["conv_v.conv.bias"]])
+            q, k, v = silu((window.T * taps).sum(1) + bias).reshape(3, 3, 16)
             b = 1 / (1 + np.exp(-(own["strength.weight"] @ normed + own["strength.bias"])))
             read = np.zeros((3, 16))
             for h in range(3):

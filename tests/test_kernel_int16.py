@@ -132,3 +132,16 @@ def test_what_is_declined() -> None:
         params = norm_case.inputs[3].copy()
         params[index] = value
         assert not accepted(KERNELS["layer_norm_s16"], Case((*norm_case.inputs[:3], params)))
+    x, w, bias, mult, shift, params = int16_edges.linear(1, [[100, -7]], 0.01).inputs
+    assert accepted(KERNELS["linear_s16"], Case((x, w, bias, mult, shift, params), {"y": 16}))
+    for constants in [
+        (w, bias + 2**40, mult, shift, params),  # a sum times its multiplier beyond 64 bits
+        (w, bias, mult, shift * 0 + 63, params),
+        (w, bias, mult, shift * 0 + 29, params),  # a multiplier that cannot be doubled so often
+        (w, bias, -mult, shift, params),
+    ]:
+        assert not accepted(KERNELS["linear_s16"], Case((x, *constants), {"y": 16}))
+    factors = drawn(np.random.default_rng(1), (2, 3)), drawn(np.random.default_rng(2), (2, 3))
+    for mult_and_shift in ((2**30 + 1, 40), (2**29, 61), (2**29, 32)):  # the last: a product of 31 bits to be doubled
+        product = Case((*factors, np.array([0, 0, *mult_and_shift, 0], np.int32)), {"a": 16, "b": 16, "y": 16})
+        assert not accepted(KERNELS["mul_s16"], product)

@@ -33,7 +33,7 @@ def test_the_list_has_the_promised_keys_of_every_model() -> None:
 def test_the_table_shows_state_and_parameters_and_no_state_as_input() -> None:
     lines = done("models").out.splitlines()
     (line,) = [line for line in lines if line.startswith("hmt-spoken-digits ")]
-    assert {"32,330", "2,880"} <= set(line.split())
+    assert {"32,330", "2,944"} <= set(line.split())
     assert "segment[1, 8, 40]" in line
     assert "memory[" not in line
 

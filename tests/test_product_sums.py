@@ -400,7 +400,10 @@ def test_drift_over_a_stream(streaming: tuple[Model, dict[str, np.ndarray]], mon
 def test_recurrent_step_on_the_simulated_board(streaming: tuple[Model, dict[str, np.ndarray]], tmp_path: Path) -> None:
     model, samples = streaming
     artifact = compile_model(
-        dataclasses.replace(model), load_target("stm32f746"), tmp_path / "step", Options(calibration=samples)
+        dataclasses.replace(model),
+        load_target("stm32f746"),
+        tmp_path / "step",
+        Options(calibration=samples, recipe=Recipe(state_width="int8")),
     )
     profile = profile_artifact(artifact, samples)
     operators = [o["op"] for o in profile["operators"]]

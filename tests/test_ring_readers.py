@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from ring_streams import PUSHES, Stream, concat_slice, ops, same_bits, slice_concat
 
 from edgec.model import Model
 
-EXAMPLES = settings(max_examples=30, deadline=None)
+EXAMPLES = settings(max_examples=12, deadline=None, phases=[Phase.explicit, Phase.generate])  # shrinking takes minutes
 
 
 def window_of(g: Stream, s: str, x: str, axis: int, extended: bool) -> str:
@@ -28,7 +28,7 @@ def bias(g: Stream, n: int) -> str:
 @EXAMPLES
 @given(
     channels=st.integers(1, 9),
-    taps=st.integers(1, 5),
+    taps=st.integers(2, 5),
     dilation=st.integers(1, 3),
     spare=st.integers(0, 3),
     outputs=st.integers(1, 6),
@@ -38,7 +38,15 @@ def bias(g: Stream, n: int) -> str:
     seed=st.integers(0, 10**6),
 )
 def test_convolutions_read_the_ring(
-    channels: int, taps: int, dilation: int, spare: int, outputs: int, depthwise: bool, first: bool, push: str, seed: int
+    channels: int,
+    taps: int,
+    dilation: int,
+    spare: int,
+    outputs: int,
+    depthwise: bool,
+    first: bool,
+    push: str,
+    seed: int,
 ) -> None:
     """Conv of one place over the newest rows of a window, whichever axis comes first, whatever pushes."""
     span = (taps - 1) * dilation + 1
@@ -102,7 +110,8 @@ def attention(
         scores = g.quantize(g.op("Add", scores, g.quantize(g.op("MatMul", q, table))))
     if masked:
         scores = g.quantize(g.op("Add", scores, g.quantized_constant(1, 1, 1, keys)))
-    p = g.quantize(g.op("Softmax", scores, axis=-1))
+    share = g.constant(np.float32(1 / 256)), g.constant(np.int8(-128))
+    p = g.snap(g.op("Softmax", scores, axis=-1), share)
     return g.finished(g.op("MatMul", p, sides[1]))
 
 
@@ -145,9 +154,7 @@ READERS = {
     "times a column": lambda g, w: mean(g, g.quantize(g.op("Mul", w, g.quantized_constant(1, 6, 1)))),
     "two parts of it": lambda g, w: g.op("Sub", g.cut(w, 1, 0, 3), g.cut(w, 1, 3)),
     "oldest row": lambda g, w: g.op("Relu", g.cut(w, 1, 0, 1)),
-    "every other row": lambda g, w: g.op(
-        "Relu", g.op("Slice", w, g.ints(0), g.ints(6), g.ints(1), g.ints(2))
-    ),
+    "every other row": lambda g, w: g.op("Relu", g.op("Slice", w, g.ints(0), g.ints(6), g.ints(1), g.ints(2))),
     "reversed": lambda g, w: g.op("Relu", g.op("Slice", w, g.ints(-1), g.ints(-(2**40)), g.ints(1), g.ints(-1))),
     "two rows, far apart": lambda g, w: g.op("Relu", g.op("Gather", w, g.ints(0, 4, 5), axis=1)),
     "itself": lambda g, w: w,
@@ -243,3 +250,14 @@ def test_layers_of_one_length_share_a_cursor() -> None:
     made = ops(same_bits(g.finished(g.op("Relu", value)), 20))
     assert made.count("ring_write_s8") == count
     assert made.count("ring_cursor_s32") == 1
+
+
+def test_a_constant_may_be_pushed() -> None:
+    """A mask that fills up: one more entry counts at every step, until all do."""
+    g = Stream(6)
+    s = g.state(1, 5)
+    one = g.read(g.constant(np.full((1, 1), 2.0, np.float32)), s)
+    _, kept = slice_concat(g, s, one, 1)
+    filled = g.successor(s, kept)
+    rings = same_bits(g.finished(g.op("Mul", filled, g.given(1, 5)), g.op("ReduceSum", filled, g.ints(1))), 9)
+    assert "ring_write_s8" in ops(rings)

@@ -16,6 +16,7 @@ from edgec.errors import DeviceError
 from edgec.run import open_artifact
 from tests.command_line import done, edgec, tree
 from tests.conftest import Compiled
+from tests.small_models import samples, windowed_step_model
 from tests.streams_in_c import Streams, alone, inputs_of, states_in
 
 CUT, STEPS = 17, 40  # of 40 steps; a state is changed by every one of them
@@ -81,6 +82,29 @@ def test_saving_disturbs_nothing_and_states_of_two_runners_are_equal(step_f746: 
             assert states_in(artifact, board.save_state()) == states_in(artifact, host.save_state())
             seen.add(host.save_state())
     assert len(seen) == len(xs)
+
+
+def test_states_of_every_width_and_a_ring_go_on(tmp_path: Path) -> None:
+    """int16, float32, and an int8 ring whose cursor stands in the middle when the power goes."""
+    widths = ("--state-width", "h=int16", "--state-width", "m=float32")
+    model, given = windowed_step_model(tmp_path / "net.onnx"), samples(tmp_path / "x.npz", 30, x=(1, 6))
+    options = ("--target", "stm32f746", "--calibration", given, "--out", tmp_path / "out", *widths)
+    done("compile", model, *options)
+    artifact = load_artifact(tmp_path / "out")
+    assert {s["dtype"] for s in artifact.manifest["states"]} == {"int8", "int16", "float32", "int32"}
+    steps, cut = 25, 10
+    xs = inputs_of(artifact, seed=6, steps=steps)
+    wanted, last = alone(artifact, xs)
+    assert len(set(wanted)) > 20
+    with open_artifact(artifact, "sim") as board:
+        assert [board.run(x)[0] for x in xs[:cut]] == wanted[:cut]
+        state = board.save_state()
+    for runner in ("sim", "host-c"):
+        with open_artifact(artifact, runner) as device:
+            device.restore_state(state)
+            assert [device.run(x)[0] for x in xs[cut:]] == wanted[cut:]
+            assert states_in(artifact, device.save_state()) == last
+    check_two_streams(artifact, tmp_path, steps)
 
 
 def test_two_streams_of_one_program_share_an_arena(step_f746: Compiled, tmp_path: Path) -> None:

@@ -93,7 +93,8 @@ def _samples(model: Model, seed: int = 0, steps: int = STEPS) -> dict[str, np.nd
 
 def _oracle(program: Program, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Outputs of a stream by the operators' NumPy definitions."""
-    state = {s.source: np.full(program.tensors[s.source].type.shape, s.reset, np.int8) for s in program.states}
+    types = {s.source: program.tensors[s.source].type for s in program.states}
+    state = {s.source: np.full(types[s.source].shape, s.reset, types[s.source].dtype) for s in program.states}
     port, results = program.inputs[0], []
     assert port.quantization is not None
     for sample in x:

@@ -17,6 +17,7 @@ from edgec.operators.integer import Int8, Int32, multipliers, product
 from edgec.operators.layer_norm import constants as norm_constants
 from edgec.operators.layer_norm16 import constants as norm_constants16
 from edgec.operators.linear16 import LARGEST_WEIGHT, proven_multipliers
+from edgec.operators.mel import LogMel
 from edgec.operators.product16 import mul_params
 from edgec.operators.record import Array
 from edgec.operators.softmax import exponentials
@@ -244,6 +245,12 @@ def _ring_write16(streams: int, rows: int, channels: int) -> Callable[[], Case]:
     return lambda: Case((_wide((streams, rows, channels)), _wide((streams, channels), 1), cursor))
 
 
+def _log_mel(front_end: LogMel) -> Callable[[], Case]:
+    constants = front_end.constants(5.3 / 255, -66).arrays().values()
+    ring, cursor = _wide((1, front_end.rows, front_end.hop)), np.array([1], np.int32)
+    return lambda: Case((ring, cursor, *constants), front_end.attributes())
+
+
 def _wide(shape: tuple[int, ...], pool: int = 0) -> Array:
     """Values over the whole range of int16."""
     return POOLS[pool].view(np.int16)[: product(shape)].reshape(shape)
@@ -357,6 +364,7 @@ CASES: tuple[BenchCase, ...] = (
     BenchCase("ring_write_s16", "ring 3x32, apart", _ring_write16(1, 3, 32)),
     BenchCase("ring_read_s16", "64 of 64x32", _ring_read((1, 64, 32), True, 64)),
     BenchCase("ring_rotate_s16", "4 of 64", _ring_read((4, 64, 1), True)),
+    BenchCase("log_mel_s8", "200 samples to 40 bins", _log_mel(LogMel())),
     BenchCase("add_s16", "64x96 and int8", _add16(64, 96, 8)),
     BenchCase("add_s16", "64x96", _add16(64, 96, 16)),
     BenchCase("requantize_s16", "6144, int16 to int8", _requantize16(6144, 16, 8)),

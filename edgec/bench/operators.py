@@ -110,7 +110,7 @@ class Bench:
 
     def _activation(self, array: Array) -> str:
         for i, pool in enumerate(POOLS):
-            if array.dtype == pool.dtype and np.array_equal(array.ravel(), pool[: array.size]):
+            if _begins(pool, array):
                 return self._view(i, array)
         name = f"input{len(self.program.tensors)}"
         self._input(name, array)
@@ -131,8 +131,7 @@ class Bench:
 
     def _most(self, pool: int) -> int:
         """Bytes of the pool that some case reads."""
-        arrays = (a for _, case in self.cases for a in case.inputs if a.dtype == np.int8)
-        return max(a.size for a in arrays if np.array_equal(a.ravel(), POOLS[pool][: a.size]))
+        return max(a.nbytes for _, case in self.cases for a in case.inputs if _begins(POOLS[pool], a))
 
     def implementations(self, target: Target, *, generated: bool) -> list[Implementation]:
         """Kernels as a compile chooses them; with `generated` each hand-written call once more by the generated one."""
@@ -153,6 +152,12 @@ class Bench:
         chosen += select_kernels(second, target.cpu.features, "tvm")
         program.calls += second.calls
         return chosen
+
+
+def _begins(pool: Array, array: Array) -> bool:
+    """Whether the pool begins with the bytes of an array of int8 or int16."""
+    small = array.dtype in (np.int8, np.int16)
+    return small and np.array_equal(array.ravel().view(np.int8), pool[: array.nbytes])
 
 
 def measure(cases: Sequence[BenchCase], target: Target, *, generated: bool = False) -> list[Result]:

@@ -118,8 +118,11 @@ def kernels_source(built: Built) -> str:
 
 
 def prototype(prefix: str, function: GeneratedFunction) -> str:
-    """`void <prefix>_<name>(const int8_t *x, ...)`."""
-    parameters = ", ".join(f"{'const ' if const else ''}{t} *{n}" for t, n, const in function.parameters)
+    """`void <prefix>_<name>(const int8_t *x, const int8_t *restrict table, ...)`: no result lies on a constant."""
+    parameters = ", ".join(
+        f"{'const ' if const else ''}{t} *{'restrict ' if n in function.constants else ''}{n}"
+        for t, n, const in function.parameters
+    )
     return f"void {prefix}_{function.name}({parameters})"
 
 

@@ -18,7 +18,14 @@ class LogMelS8Dsp(HandKernel):
     op = "log_mel_s8"
     needs = frozenset({"dsp"})
     function = "edgec_log_mel_s8_dsp"
-    sources = tuple(f"front_end/{part}.c" for part in ("log_mel_s8_dsp", "window", "transform", "power", "mel"))
+    sources = (
+        "front_end/log_mel_s8_dsp.c",
+        "front_end/window.c",
+        "front_end/transform.c",
+        "front_end/two_stages.S",
+        "front_end/power.c",
+        "front_end/mel.c",
+    )
 
     def accepts(self, call: Call) -> str | None:
         """Whole pairs of samples, and constants with which nothing leaves its bits."""
@@ -65,6 +72,6 @@ def _params_fit(params: Int32) -> str | None:
     if not 0 <= most <= WINDOW_POINT or min(floor_low, floor_high, addend_low) < 0 or not 0 < floor << 2 * most < 2**62:
         return f"a floor of {floor}, at most {most} doublings"
     largest = (64 << LOG_POINT) * abs(mult) + abs(addend)
-    if not 0 <= shift < 64 or largest >= 2**63 or largest >> shift > INT32_MAX:
+    if not 32 <= shift < 64 or largest >= 2**63 or largest >> shift > INT32_MAX:
         return "a result could leave 32 bits"
     return None

@@ -195,8 +195,8 @@ def kernel_named(name: str) -> HandKernel | None:
     return _REGISTRY.get(name)
 
 
-def kernels_for(op: str, cpu_features: AbstractSet[str]) -> tuple[HandKernel, ...]:
-    """Kernels of operator `op` that a CPU with these features runs; those that need the most come first."""
+def kernels_for(op: str, cpu_features: AbstractSet[str] | None = None) -> tuple[HandKernel, ...]:
+    """Kernels of operator `op` that a CPU with these features (None: with all) runs; those that need the most first."""
     _load()
-    found = [k for k in _REGISTRY.values() if k.op == op and k.needs <= cpu_features]
+    found = [k for k in _REGISTRY.values() if k.op == op and (cpu_features is None or k.needs <= cpu_features)]
     return tuple(sorted(found, key=lambda k: (-len(k.needs), k.name)))

@@ -184,7 +184,7 @@ class IntegerGraph:
     def constant(self, name: str, array: Array) -> str:
         """Add an initializer under a unique name."""
         unique = self._unique(name)
-        self.constants[unique] = np.ascontiguousarray(array)
+        self.constants[unique] = np.ascontiguousarray(array).reshape(np.shape(array))  # a scalar stays one
         self.types[unique] = TensorType.of(array)
         return unique
 

@@ -8,7 +8,7 @@ reads is brought into ONNX order and into float; a value that nobody wrote yet i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +51,7 @@ class Islands:
         graph: where to write.
         values: its quantized values by name, as lowering knows them.
         indices: its whole numbers by name.
+        functions: those of its values that are tables, rounded ones, where they are quantized, and else unwritten.
         listed: names of the nodes that compute in float.
         allowed: whether any other node may that has no integer form.
         tensors: float (and bool) values of the QDQ graph by name -> the tensor that holds them.
@@ -60,6 +61,7 @@ class Islands:
     graph: IntegerGraph
     values: Mapping[str, Value]
     indices: Mapping[str, str]
+    functions: Collection[str]
     listed: frozenset[str]
     allowed: bool
     tensors: dict[str, str] = field(default_factory=dict)
@@ -138,7 +140,7 @@ class Islands:
             kind = self._kind(name, None)
             cast = helper.make_node("Cast", [""], [name], name=f"{name}.cast", to=_onnx_type(kind.dtype))
             self.tensors[name] = self._append(cast, [self.indices[name]], {name: kind})[0]
-        elif name in self.values and self.source.dtypes.get(name) != np.bool_:
+        elif name in self.values and name not in self.functions:
             return self._real(self.values[name], name, reader)
         elif name in self._makers:
             self.write(self._makers[name])

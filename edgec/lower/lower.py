@@ -79,7 +79,7 @@ class _Lowering:
         self.done.update(name for s in self.sums.values() for name in s.inner)
         self.refused: list[tuple[str, str, str]] = []
         listed = frozenset(float_node_names(model.proto))
-        self.islands = Islands(self.source, self.graph, self.values, self.indices, listed, allow_float)
+        self.islands = Islands(self.source, self.graph, self.values, self.indices, self.functions, listed, allow_float)
 
     def run(self) -> Model:
         for info in self.model.proto.graph.input:

@@ -63,28 +63,27 @@ def _taps(graph: RingGraph, node: onnx.NodeProto, at: Ids) -> Ids | None:
 def _dense(form: RingForm, at: Ids, weights: Int64, layout: Layout) -> Causal | None:
     """Outputs n of stream m: the sum of `weights[n]` times the elements `at[m]`."""
     streams, rows, channels = layout.of(form, at)
-    if len(at) != layout.streams(form) or not (streams == np.arange(len(at))[:, None]).all():
+    if len(at) != layout.streams or not (streams == np.arange(len(at))[:, None]).all():
         return None
     if not ((rows == rows[0]).all() and (channels == channels[0]).all()):
         return None
     first, dilation, count = _spacing(rows[0])
-    width = layout.channels(form)
-    if count * width > _MOST_ZEROS * at.shape[1]:
+    channels_of_row = layout.channels(form)
+    if count * channels_of_row > _MOST_ZEROS * at.shape[1]:
         return None
-    slots = (rows[0] - first) // dilation * width + channels[0]
+    slots = (rows[0] - first) // dilation * channels_of_row + channels[0]
     if np.unique(slots).size != slots.size:
         return None
-    spread = np.zeros((len(weights), count * width), np.int8)
+    spread = np.zeros((len(weights), count * channels_of_row), np.int8)
     spread[:, slots] = weights
-    return Causal(
-        "causal_conv1d_s8", spread.reshape(len(weights), count, width), dilation, first + dilation * (count - 1)
-    )
+    taps = spread.reshape(len(weights), count, channels_of_row)
+    return Causal("causal_conv1d_s8", taps, dilation, first + dilation * (count - 1))
 
 
 def _depthwise(form: RingForm, at: Ids, weights: Array, layout: Layout) -> Causal | None:
     """Channel c: the sum of `weights[:, c]` times the elements `at[:, c]`."""
     streams, rows, channels = layout.of(form, at)
-    if weights.shape != at.shape or layout.streams(form) != 1 or layout.channels(form) != at.shape[1]:
+    if weights.shape != at.shape or layout.streams != 1 or layout.channels(form) != at.shape[1]:
         return None
     if streams.any() or not (rows == rows[:, :1]).all() or not (channels == np.arange(at.shape[1])).all():
         return None

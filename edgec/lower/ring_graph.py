@@ -52,7 +52,7 @@ class RingGraph:
             self._infer(node)
         self.ids: dict[str, Ids] = {}
         self._count = 0
-        for name in [i.name for i in graph.input]:
+        for name in [i.name for i in graph.input if i.name not in self.arrays]:
             self._new_elements(name)
         for node in self.nodes:
             self._place(node)
@@ -154,7 +154,13 @@ class RingGraph:
         read = {name for n in order for name in n.input} | set(self.outputs())
         del graph.initializer[:]
         graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in self.arrays.items() if n in read)
-        del graph.value_info[:]
+        # What ONNX says of float nodes stays, for those that have none but this to know their results by.
+        touched = {name for n in order for name in (*n.input, *n.output)} - {t.name for t in graph.initializer}
+        told = [v.name for v in graph.value_info if v.name in touched - set(self.outputs())]
+        graph.value_info.extend(
+            helper.make_tensor_value_info(v, helper.np_dtype_to_tensor_dtype(np.dtype(kind.dtype)), kind.shape)
+            for v, kind in ((v, self.types[v]) for v in told)
+        )
         return self.proto
 
     def _needed(self) -> list[onnx.NodeProto]:
@@ -210,12 +216,16 @@ class RingGraph:
             self.types[node.output[0]] = get_operator(node.op_type).infer(types, **attributes(node))
 
     def _new_elements(self, name: str) -> None:
-        if name in self.types and name not in self.arrays:
+        if name in self.types:
             size = product(self.types[name].shape)
             self.ids[name] = np.arange(self._count, self._count + size, dtype=np.int64)
             self._count += size
 
     def _place(self, node: onnx.NodeProto) -> None:
+        if node.op_type.startswith("concat_s"):
+            for name in node.input:  # a constant may be what comes new
+                if name in self.arrays and name not in self.ids:
+                    self._new_elements(name)
         known = [self.ids.get(name) for name in node.input[:2]]
         if node.op_type == "Reshape" and known[0] is not None:
             self.ids[node.output[0]] = known[0]

@@ -3,39 +3,33 @@
 
 from __future__ import annotations
 
-import enum
+from dataclasses import dataclass
 
 import numpy as np
 
 from edgec.lower.ring_form import RingForm
 from edgec.lower.ring_graph import Ids
 
+_MOST_STREAMS = 16
 
-class Layout(enum.Enum):
-    """How [outer, rows, inner] lies as streams, rows and channels.
 
-    ROWS: one stream of whole rows. OWN: a stream for each outer index, as the model has it. LINES: a stream for each
-    element, which keeps its past together.
+@dataclass(frozen=True)
+class Layout:
+    """How [outer, rows, inner] lies: as [streams, rows, channels], each stream a part of all elements of a row.
+
+    One stream keeps rows together, as many as a row has elements keep the past of each one together; attention wants a
+    stream for each head where it is not fused.
     """
 
-    ROWS = "rows"
-    OWN = "own"
-    LINES = "lines"
-
-    def streams(self, form: RingForm) -> int:
-        """Number of streams."""
-        outer, _, inner = form.elements.shape
-        return {Layout.ROWS: 1, Layout.OWN: int(outer), Layout.LINES: int(outer * inner)}[self]
+    streams: int
 
     def channels(self, form: RingForm) -> int:
         """Elements of a stream's row."""
-        outer, _, inner = form.elements.shape
-        return int(outer * inner) // self.streams(form)
+        return width(form) // self.streams
 
     def of(self, form: RingForm, at: Ids) -> tuple[Ids, Ids, Ids]:
         """(stream, row, channel) of places in the extended window."""
-        _, rows, inner = form.elements.shape
-        element = at // (rows * inner) * inner + at % inner
+        element = element_of(form, at)
         return element // self.channels(form), form.row_of(at), element % self.channels(form)
 
     def places(self, form: RingForm, at: Ids, first: int, length: int) -> Ids:
@@ -45,7 +39,26 @@ class Layout(enum.Enum):
 
     def new(self, form: RingForm) -> Ids:
         """Places in `form.x` of what is new, as [streams, channels]."""
-        return form.places.reshape(self.streams(form), self.channels(form))
+        return form.places.reshape(self.streams, self.channels(form))
+
+
+def layouts(form: RingForm) -> list[Layout]:
+    """The layouts that may be worth something, the plainest first."""
+    size = width(form)
+    few = [n for n in range(1, _MOST_STREAMS + 1) if size % n == 0]
+    return [Layout(n) for n in dict.fromkeys([*few, form.elements.shape[0], size])]
+
+
+def width(form: RingForm) -> int:
+    """Elements of a row."""
+    outer, _, inner = form.elements.shape
+    return int(outer * inner)
+
+
+def element_of(form: RingForm, at: Ids) -> Ids:
+    """Which element of its row a place in the extended window is."""
+    _, rows, inner = form.elements.shape
+    return at // (rows * inner) * inner + at % inner
 
 
 def rotated_axis(rows: Ids, others: Ids, length: int) -> tuple[int, int] | None:

@@ -87,7 +87,7 @@ def _along(lies: Rotated, shape: Sequence[int], axis: int, distance: int) -> Rot
 
 
 def _unary(axes: Callable[[_Site], dict[int, int | None]]) -> Callable[[_Site], Settled | None]:
-    """The rule of an operator of one activation: for each axis of it that may be rotated the result's, None for none."""
+    """The rule of an operator of one activation: for each axis that may be rotated the result's, None for none."""
 
     def rule(site: _Site) -> Settled | None:
         lies = site.have[0]
@@ -240,9 +240,7 @@ _RULES: dict[str, Callable[[_Site], Settled | None]] = {
     **dict.fromkeys(("Reshape", "strided_copy_s8", "strided_copy_s16", "take_s8"), _move),
     **dict.fromkeys(("add_s8", "mul_s8", "div_s8", "extreme_s8", "add_s16", "mul_s16"), _pair),
     **dict.fromkeys(("mean_s8", "mean_s16", "reduce_extreme_s8"), _unary(_reduced)),
-    **dict.fromkeys(
-        ("linear_s8", "linear_s16", "layer_norm_s8", "layer_norm_s16", "rms_norm_s8"), _unary(_rows_alone)
-    ),
+    **dict.fromkeys(("linear_s8", "linear_s16", "layer_norm_s8", "layer_norm_s16", "rms_norm_s8"), _unary(_rows_alone)),
     "softmax_s8": _unary(_rows_or_along),
     "masked_softmax_s8": _unary(_where_mask_is_one_row),
     "matmul_s8": _matmul,

@@ -10,7 +10,6 @@ rows as they lie (`ring_order`); an operator on a copy of the rows it reads, in 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +23,7 @@ from edgec.lower.lower import INTERFACE_KEY
 from edgec.lower.ring_conv import Causal, causal
 from edgec.lower.ring_form import RingForm, ring_form
 from edgec.lower.ring_graph import Ids, RingGraph, attributes
-from edgec.lower.ring_layout import Layout, rotated_axis
+from edgec.lower.ring_layout import Layout, element_of, layouts, rotated_axis
 from edgec.lower.ring_order import Rotated, Wish, settle
 from edgec.model import Model
 from edgec.operators import TensorType
@@ -61,7 +60,7 @@ def with_rings(model: Model) -> Model:
 class _Read:
     """A value that is a part of a ring's window: elements at `at` in the extended one.
 
-    `past`: read before the new row replaces the oldest. `node`: the operator whose first operand it is, if it is one.
+    `past`: read before the new row replaces the oldest. `node`: the operator whose operand it is, if it is one.
     """
 
     ring: _Ring
@@ -69,6 +68,7 @@ class _Read:
     at: Ids
     past: bool
     node: onnx.NodeProto | None = None
+    operand: int = 0
 
 
 @dataclass(eq=False)
@@ -77,14 +77,14 @@ class _Ring:
 
     form: RingForm
     length: int = 0
-    layout: Layout = Layout.OWN
+    layout: Layout = field(default_factory=lambda: Layout(1))
     reads: list[_Read] = field(default_factory=list)
     written: str = ""
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Streams, rows, channels."""
-        return self.layout.streams(self.form), self.length, self.layout.channels(self.form)
+        return self.layout.streams, self.length, self.layout.channels(self.form)
 
     def first(self, past: bool) -> int:
         """Row of the extended window that is the oldest in the ring."""
@@ -125,14 +125,14 @@ class _Rewrite:
     def _collect(self, ring: _Ring) -> None:
         """Find the readers, and from them how many rows the ring has."""
         form, early = ring.form, self.graph.ancestors(ring.form.x)
-        found = [
-            (name, id(node) in early, node if i == 0 else None)
+        found: list[tuple[str, bool, onnx.NodeProto | None, int]] = [
+            (name, id(node) in early, node, i)
             for node in self.original
             if node.output[0] not in self.inside
             for i, name in enumerate(node.input)
         ]
-        found += [(str(e["tensor"]), False, None) for e in self.border["outputs"] if e["name"] not in self.by_output]
-        found += [(r.form.x, True, None) for r in self.rings]
+        leaving = [(str(e["tensor"]), False) for e in self.border["outputs"] if e["name"] not in self.by_output]
+        found += [(name, soon, None, 0) for name, soon in (*leaving, *((r.form.x, True) for r in self.rings))]
         found = [f for f in found if f[0] in self.inside and self.inside[f[0]][0] is ring]
         rows = [form.row_of(self.inside[f[0]][1]) for f in found]
         oldest, newest = min((int(r.min()) for r in rows), default=1), max((int(r.max()) for r in rows), default=0)
@@ -140,18 +140,18 @@ class _Rewrite:
         ring.length = form.rows + (oldest == 0 and not past)
         ring.written = self.graph.name(f"{form.state}.ring")
         self.graph.types[ring.written] = TensorType((), form.dtype)
-        for (name, soon, node), at_rows in zip(found, rows, strict=True):
+        for (name, soon, node, operand), at_rows in zip(found, rows, strict=True):
             before = past or (soon and int(at_rows.max()) < form.rows)
-            ring.reads.append(_Read(ring, name, self.inside[name][1], before, node))
+            ring.reads.append(_Read(ring, name, self.inside[name][1], before, node, operand))
 
     def _lay_out(self, ring: _Ring) -> None:
         """Choose the order of the elements in which the fewest bytes are copied, and declare the state so."""
 
         def cost(layout: Layout) -> int:
             ring.layout = layout
-            return sum(map(self._cost, ring.reads)) + layout.streams(ring.form)
+            return sum(map(self._cost, ring.reads)) + layout.streams
 
-        ring.layout = min(Layout, key=cost)
+        ring.layout = min(layouts(ring.form), key=cost)
         form, graph = ring.form, self.graph.proto.graph
         info = next(i for i in graph.input if i.name == form.state)
         dtype = helper.np_dtype_to_tensor_dtype(np.dtype(form.dtype))
@@ -162,25 +162,37 @@ class _Rewrite:
 
     def _cost(self, read: _Read) -> int:
         """Bytes that are copied for one reader."""
+        return 0 if self._causal(read) is not None else self._copied(read, *self._form(read)[:2])
+
+    def _form(self, read: _Read) -> tuple[Ids, tuple[int, ...], bool]:
+        """(places in the window, shape, whether transposed) of what a reader is given; a product takes b either way."""
+        shape = self.graph.types[read.name].shape
+        forms = [(read.at, shape, False)]
+        if read.node is not None and read.node.op_type == "matmul_s8" and read.operand == 1:
+            turned = read.at.reshape(shape).transpose(0, 2, 1)
+            forms.append((turned.ravel(), turned.shape, True))
+        return min(forms, key=lambda form: self._copied(read, form[0], form[1]))
+
+    def _copied(self, read: _Read, at: Ids, shape: tuple[int, ...]) -> int:
         ring = read.ring
-        if self._causal(read) is not None:
+        if self._axis(read, at) is None:
+            return 2 * at.size
+        places = ring.layout.places(ring.form, at, ring.first(read.past), ring.length).reshape(shape)
+        if is_identity(places, product(ring.shape)):
             return 0
-        if self._axis(read) is None:
-            return 2 * read.at.size
-        places = ring.layout.places(ring.form, read.at, ring.first(read.past), ring.length)
-        return 0 if is_identity(places, product(ring.shape)) else read.at.size
+        return at.size if evenly_spaced(places) is not None else 4 * at.size
 
     def _unfold(self, ring: _Ring, own: TensorType) -> None:
-        """Give the nodes that moved the state's elements its rows in their old order: who needs nothing else, uses it."""
+        """Give the nodes that moved the state's elements its rows in their old order, for whom nothing else helps."""
         form, state = ring.form, ring.form.state
         users = [n for n in self.original if state in n.input and n.output[0] in self.inside]
         if not users:
             return
-        shape = ring.layout.streams(form), form.rows, ring.layout.channels(form)
+        shape = ring.layout.streams, form.rows, ring.layout.channels(form)
         rows = self._rows(ring, True, 0, form.rows - 1, _FIRST)
         window = np.arange(form.elements.size).reshape(form.elements.shape)[:, :-1]
-        places = ring.layout.places(form, window, 0, shape[1]).reshape(own.shape)
-        unfolded = self._moved(rows, places, f"{state}.unfolded", _FIRST)
+        unfolded = self._moved(rows, ring.layout.places(form, window, 0, shape[1]), f"{state}.unfolded", _FIRST)
+        unfolded = self.graph.view(unfolded, own.shape, _FIRST)
         for node in users:
             for i, name in enumerate(node.input):
                 if name == state:
@@ -196,8 +208,8 @@ class _Rewrite:
             if name not in self.inside:
                 have.append(self.lies.get(name))
                 continue
-            read = next(r for r in self.inside[name][0].reads if r.name == name and (i or r.node is node))
-            if i == 0 and (convolution := self._causal(read)) is not None:
+            read = next(r for r in self.inside[name][0].reads if r.node is node and r.operand == i)
+            if (convolution := self._causal(read)) is not None:
                 self._convolve(node, read, convolution)
                 return
             node.input[i], lies = self._serve(read, at - 0.3)
@@ -210,7 +222,7 @@ class _Rewrite:
                 self.lies[node.output[0]] = result
 
     def _causal(self, read: _Read) -> Causal | None:
-        if read.node is None or read.ring.form.dtype != "int8":
+        if read.node is None or read.operand or read.ring.form.dtype != "int8":
             return None
         return causal(self.graph, read.node, read.ring.form, read.at, read.ring.layout)
 
@@ -237,26 +249,29 @@ class _Rewrite:
 
     def _serve(self, read: _Read, at: float) -> tuple[str, Wish]:
         """A tensor for a reader, and how it lies."""
-        ring, form, shape = read.ring, read.ring.form, self.graph.types[read.name].shape
-        axis = self._axis(read)
+        ring, form = read.ring, read.ring.form
+        at_window, shape, turned = self._form(read)
+        axis = self._axis(read, at_window)
         if axis is not None:
-            places = ring.layout.places(form, read.at, ring.first(read.past), ring.length).reshape(shape)
+            places = ring.layout.places(form, at_window, ring.first(read.past), ring.length).reshape(shape)
             if _possible(places, product(ring.shape)):
+                if turned:
+                    _turn(read.node)
                 lies = Rotated(*axis, ring.length, self._cursor(ring.length, int(read.past)))
                 return self._moved(self._source(ring, read.past), places, f"{read.name}.in ring", at), lies
         rows = form.row_of(read.at)
         first, last = int(rows.min()), int(rows.max())
-        places = ring.layout.places(form, read.at, first, last - first + 1).reshape(shape)
+        places = ring.layout.places(form, read.at, first, last - first + 1)
+        places = places.reshape(self.graph.types[read.name].shape)
         size = ring.shape[0] * (last - first + 1) * ring.shape[2]
         if not _possible(places, size):
             return read.name, None  # by the nodes that moved it, from the unfolded state
         return self._moved(self._rows(ring, read.past, first, last, at), places, f"{read.name}.in order", at), None
 
-    def _axis(self, read: _Read) -> tuple[int, int] | None:
+    def _axis(self, read: _Read, at: Ids) -> tuple[int, int] | None:
         """(outer, inner) when a reader takes all rows of the ring, in their order along one axis."""
         form, ring = read.ring.form, read.ring
-        element, row, _ = Layout.LINES.of(form, read.at)
-        return rotated_axis(row - ring.first(read.past), element, ring.length)
+        return rotated_axis(form.row_of(at) - ring.first(read.past), element_of(form, at), ring.length)
 
     def _source(self, ring: _Ring, past: bool) -> str:
         return ring.form.state if past else ring.written
@@ -362,6 +377,15 @@ class _Rewrite:
             )
         metadata = {p.key: p.value for p in graph.proto.metadata_props}
         helper.set_model_props(graph.proto, {**metadata, INTERFACE_KEY: json.dumps(self.border)})
+
+
+def _turn(node: onnx.NodeProto | None) -> None:
+    """Let a product take its right operand the other way round."""
+    assert node is not None
+    other = 1 - attributes(node).get("transpose_b", 0)
+    kept = [a for a in node.attribute if a.name != "transpose_b"]
+    del node.attribute[:]
+    node.attribute.extend([*kept, helper.make_attribute("transpose_b", other)])
 
 
 def _possible(places: Ids, size: int) -> bool:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgec.models.layers.legendre import impulse_response, legendre_memory
+from edgec.models.layers.legendre_reading import LegendreRecurrence
 from edgec.models.registry import register_model
 
 
@@ -33,45 +33,35 @@ class LMUClassifier(nn.Module):
         classes: number of logits.
     """
 
-    a_bar: Tensor
-    b_bar: Tensor
-    response: Tensor
-
     def __init__(self, order: int, window: int, hidden: int, classes: int) -> None:
         super().__init__()
         self.encoder = nn.Linear(1, 1)
+        self.memory = LegendreRecurrence(order, window, None)
         self.read_memory = nn.Linear(order, hidden)
         self.read_input = nn.Linear(1, hidden, bias=False)
         self.out = nn.Linear(hidden, classes)
         self.dropout = nn.Dropout(0.0)
-        a_bar, b_bar = legendre_memory(order, window)
-        self.register_buffer("a_bar", a_bar.float(), persistent=False)
-        self.register_buffer("b_bar", b_bar.float(), persistent=False)
-        self.register_buffer("response", impulse_response(a_bar, b_bar, window).flip(0).float(), persistent=False)
         with torch.no_grad():
             self.encoder.weight.fill_(1.0)
             self.encoder.bias.zero_()
 
     def forward(self, x: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
         """One step of every sequence in the batch; the state of the first step is zero."""
-        m_next = m @ self.a_bar.T + torch.relu(self.encoder(x)) * self.b_bar
-        return self._answer(x, m_next), m_next
+        _, m = self.memory(self._encoded(x), m)
+        return self._answer(x, m), m
 
     def parallel(self, x: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
-        """All steps: x float [B, T, 1] -> (logits float [B, T, classes], m after the last step).
-
-        Only the memory is a loop; what reads it is one product over all steps.
-        """
-        seen = []
-        for u in torch.relu(self.encoder(x)).unbind(1):
-            m = m @ self.a_bar.T + u * self.b_bar
-            seen.append(m)
-        return self._answer(x, torch.stack(seen, dim=1)), m
+        """All steps: x float [B, T, 1] -> (logits float [B, T, classes], m after the last step)."""
+        memories, m = self.memory.parallel(self._encoded(x), m)
+        return self._answer(x, memories), m
 
     def last(self, x: Tensor) -> Tensor:
         """Logits float [B, classes] after the last of the steps x float [B, T <= window, 1], from a state of zero."""
-        u = torch.relu(self.encoder(x)).squeeze(-1)
-        return self._answer(x[:, -1], u @ self.response[-x.shape[1] :])
+        u = self._encoded(x).squeeze(-1)
+        return self._answer(x[:, -1], u @ self.memory.response(x.shape[1]))
+
+    def _encoded(self, x: Tensor) -> Tensor:
+        return torch.relu(self.encoder(x))
 
     def _answer(self, x: Tensor, m: Tensor) -> Tensor:
         hidden = torch.relu(self.read_memory(m) + self.read_input(x))

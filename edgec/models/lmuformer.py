@@ -47,7 +47,7 @@ TAPS = 3
 
 
 class _Stepwise(nn.Module):
-    """A part whose two forms are one text: `_run` calls parts with state through `self._call`, which picks the form.
+    """A part whose two forms are one text: `_run` calls parts with state through `call`, which picks the form.
 
     States are taken from the front of a list and given back in the same order; `sizes` are their shapes for one stream.
     """

@@ -42,9 +42,7 @@ class RingReadS8:
         (S, L, C), R, X = types[0].shape, int(rows), out.dtype
 
         @T.prim_func(private=True, s_tir=True)
-        def ring_read_s8(
-            ring: T.Buffer((S, L, C), X), cursor: T.Buffer((1,), "int32"), y: T.Buffer((S, R, C), X)
-        ):
+        def ring_read_s8(ring: T.Buffer((S, L, C), X), cursor: T.Buffer((1,), "int32"), y: T.Buffer((S, R, C), X)):
             row = T.alloc_buffer((1,), "int32")
             oldest = T.alloc_buffer((1,), "int32")
             oldest[0] = T.truncmod(cursor[0], T.int32(L)) - T.int32(R - 1)

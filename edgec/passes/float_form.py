@@ -132,6 +132,15 @@ def _modulo(edit: GraphEdit, node: ir.Node) -> None:
     edit.replace(out, result)
 
 
+def _outer_product(edit: GraphEdit, node: ir.Node) -> None:
+    """A product that sums one term each as Mul, which TVM fuses with what follows; its MatMul fills an array first."""
+    a, b = node.inputs
+    if a is None or b is None or min(len(shape_of(a)), len(shape_of(b))) < 2 or shape_of(a)[-1] != 1:
+        return
+    out, name = node.outputs[0], edit.take_name(node)
+    edit.replace(out, edit.emit("Mul", [a, b], shape_of(out), name))
+
+
 def _infinite(edit: GraphEdit, node: ir.Node) -> None:
     """IsInf for one sign, which TVM takes for both."""
     x, out = node.inputs[0], node.outputs[0]
@@ -251,6 +260,7 @@ def _is_read(value: ir.Value) -> bool:
 RULES: Mapping[str, Rule] = {
     "Resize": _resize,
     "LayerNormalization": _layer_norm,
+    "MatMul": _outer_product,
     "IsInf": _infinite,
     "Mod": _modulo,
     "Pow": _power,

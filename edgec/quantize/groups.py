@@ -202,6 +202,17 @@ class Grouping:
         """Whether the value leaves the model, directly or through data movement."""
         return any(self.root[name] == root for name in self.outputs if name in self.root)
 
+    def read_as_int8(self, group: Group) -> list[NodeProto] | None:
+        """The nodes that read values of the group as int8, or None when one of these enters or leaves the model."""
+        found = []
+        for root in group.roots:
+            made = self.producer[root].name if root in self.producer else ""
+            wide = root in self._wide_states or made in self.regions.nodes
+            if not wide and (root in self.inputs or self.root_is_output(root)):
+                return None
+            found += [node for node in self.consumers(root) if not (wide and node.name in self.regions.nodes)]
+        return found
+
     def touched(self, group: Group) -> bool:
         """Whether a region or a wide state has to do with the group: then `Params.wide` is of their values alone."""
         return not self._wide_states.isdisjoint(group.roots) or any(self._in_region(root) for root in group.roots)

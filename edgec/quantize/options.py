@@ -44,7 +44,7 @@ class Recipe:
     max_loss: float | None = None
     labels: npt.NDArray[Any] | None = None
     scores: str | None = None
-    state_width: StateWidth = "int8"
+    state_width: StateWidth = "auto"
     state_widths: Mapping[str, Width] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

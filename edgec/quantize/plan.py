@@ -17,7 +17,7 @@ from edgec.model import FLOAT_KEY, Model, set_state_contract
 from edgec.quantize.calibrate import Ranges, calibrate
 from edgec.quantize.groups import Group, Grouping
 from edgec.quantize.ranges import Method
-from edgec.quantize.scheme import FIXED_OUTPUT, ActivationParams, activation_params
+from edgec.quantize.scheme import FIXED_OUTPUT, REACH, ActivationParams, activation_params
 from edgec.quantize.state_regions import Regions
 from edgec.quantize.sums import pays
 from edgec.quantize.writer import Params, Writer, summed_layers
@@ -154,6 +154,10 @@ def _group_params(
     group: Group, grouping: Grouping, ranges: Ranges, method: Method, percentile: float
 ) -> ActivationParams:
     low, high = _bounds(group, grouping, ranges, method, percentile)
+    readers = grouping.read_as_int8(group)
+    if readers and all(node.op_type in REACH for node in readers):
+        reach = max(REACH[node.op_type] for node in readers)
+        low, high = max(low, -reach), min(high, reach)
     if not group.symmetric and len(group.fixed_ops) == 1:
         fixed = FIXED_OUTPUT[next(iter(group.fixed_ops))]
         if low >= fixed.low and high <= fixed.high + fixed.scale:  # 1.0 itself is one step above the top

@@ -68,6 +68,9 @@ FIXED_OUTPUT: dict[str, ActivationParams] = {
     "Tanh": ActivationParams(1 / 128, 0),
 }
 
+# Beyond it the int8 result of a bounded function is its bound to a quarter of a step: larger inputs need no steps.
+REACH = {"Sigmoid": 7.0, "Tanh": 3.5}
+
 
 def activation_params(low: float, high: float, *, symmetric: bool = False, dtype: str = "int8") -> ActivationParams:
     """Scale and zero point that cover [low, high] and 0.0.

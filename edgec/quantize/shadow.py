@@ -101,7 +101,7 @@ class Shadows:
 
 
 def shadow(plan: Plan, *, layers_only: bool = False) -> Shadows:
-    """Shadows of every operator of the plan, or only of layers and only with all rounded (bias correction).
+    """Shadows of every int8 operator of the plan, or only of layers and only with all rounded (bias correction).
 
     A layer's shadow for bias correction leaves out what is fused behind it.
     """
@@ -109,6 +109,8 @@ def shadow(plan: Plan, *, layers_only: bool = False) -> Shadows:
     shapes = value_shapes(plan.model.proto)
     for last in grouping.nodes:
         if last.op_type in INHERITING or (layers_only and last.op_type not in LINEAR):
+            continue
+        if last.name in grouping.regions.nodes:  # what follows a state is wider than int8
             continue
         value = last.output[0]
         if not layers_only and (value not in grouping.root or 0 in shapes.get(value, ())):

@@ -23,7 +23,7 @@ import numpy as np
 from onnx import NodeProto, numpy_helper
 
 from edgec.lower.movement import MOVEMENT
-from edgec.lower.tables import ELEMENTWISE
+from edgec.lower.tables import ELEMENTWISE, LOGICAL
 from edgec.model import value_shapes
 
 if TYPE_CHECKING:
@@ -286,8 +286,12 @@ class Recurrence:
         return self._made_by(found, lambda node: node.op_type not in MOVEMENT)
 
     def _readers(self, region: Collection[str], own: Collection[str]) -> set[str]:
-        """Nodes outside that divide by the region's values, or make much less of them, with what lies between."""
-        found: set[str] = set()
+        """Nodes outside that divide by the region's values, or make much less of them, with what lies between.
+
+        And those that read what is true and false of them.
+        """
+        made = {name for node in self.nodes if node.name in region and node.op_type in LOGICAL for name in node.output}
+        found = {user.name for name in made for user in self.users.get(name, [])} - set(region)
 
         def walk(
             value: str, way: tuple[NodeProto, ...], through: Collection[str], ends: Callable[[NodeProto], bool]
@@ -308,7 +312,7 @@ class Recurrence:
 
             walk(start, (), MOVEMENT, contracts)
         kept = MOVEMENT | CONTRACTING
-        made = self._reached(own, [n.name for n in self.nodes if n.op_type not in kept])
+        parts = self._reached(own, [n.name for n in self.nodes if n.op_type not in kept])
         for start in own:
-            walk(start, (), kept, lambda node: node.op_type == "Div" and node.input[1] in made)
+            walk(start, (), kept, lambda node: node.op_type == "Div" and node.input[1] in parts)
         return found

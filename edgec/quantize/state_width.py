@@ -9,7 +9,7 @@ from math import ceil, prod
 
 import numpy as np
 
-from edgec.errors import UsageError
+from edgec.errors import UnsupportedError, UsageError
 from edgec.model import Model
 from edgec.quantize.drift import Drift, Outputs, measure, outputs_along, repeated
 from edgec.quantize.options import Recipe
@@ -24,6 +24,8 @@ MOST_SECONDS = 6.0
 """Estimated time of one run of the test, which shortens it: 16 us for each node and 2 ns for each multiplication."""
 MOST_TRIALS = 24
 """Runs of the test; when they are spent, the states that are left stay as wide as they are."""
+LOST = measure([{"": np.zeros(1)}], {"": [{"": np.array([np.inf])}]})[""]
+"""A drift without bound."""
 MEASURABLY = 1.1
 """Where no width passes: error, relative to the least one, above which a width counts as worse."""
 
@@ -81,7 +83,9 @@ def choose_widths(plan: Plan, samples: Mapping[str, np.ndarray], recipe: Recipe)
     free = [name for name in accumulating if name not in asked] if recipe.state_width == "auto" else []
     if not free:
         regions = recurrence.regions(levels)
-        notes = _told({name: f"{STORED[level]}, as asked" for name, level in levels.items()} if regions.levels else {})
+        wanted = asked.keys() | set(accumulating)
+        texts = {n: STORED[level] + (", as asked" if n in wanted else "") for n, level in levels.items()}
+        notes = _told(texts if regions.levels else {})
         return StateWidths(plan if not regions.levels else plan.with_regions(regions, samples), levels, notes=notes)
     return _Search(plan, recurrence, samples, levels, free).run()
 
@@ -201,7 +205,10 @@ class _Search:
     def _drift(self, levels: Mapping[str, Level]) -> Drift:
         key = self._key(levels)
         if key not in self.found:
-            self.found[key] = self._measured(levels, key)
+            try:
+                self.found[key] = self._measured(levels, key)
+            except UnsupportedError:  # these widths have no quantized form
+                self.found[key] = LOST
         return self.found[key]
 
     def _measured(self, levels: Mapping[str, Level], key: tuple[Level, ...]) -> Drift:

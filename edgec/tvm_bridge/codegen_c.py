@@ -16,7 +16,10 @@ from tvm import s_tir, tirx
 from tvm.ir import Call, PointerType, PrimType, Var
 from tvm_ffi.structural import structural_map
 
+from edgec.operators import get_operator
 from edgec.program import C_TYPES, GeneratedFunction
+from edgec.tvm_bridge.in_place import replaceable
+from edgec.tvm_bridge.inline import inlined
 from edgec.tvm_bridge.kernels import SCRIPTED
 
 LARGEST_LOCAL = 256
@@ -36,7 +39,8 @@ def generate(functions: Mapping[str, tirx.PrimFunc]) -> dict[str, GeneratedFunct
     if not functions:
         return {}
     target = tvm.target.Target(_C_TARGET)
-    lowered = _lower(tvm.IRModule({n: _neutral_starts(f) for n, f in functions.items()}), target)
+    ready = {n: f if SCRIPTED in f.attrs else inlined(f) for n, f in functions.items()}
+    lowered = _lower(tvm.IRModule({n: _neutral_starts(f) for n, f in ready.items()}), target)
     bare, signatures = {}, {}
     for var, function in lowered.functions.items():
         name = var.name_hint
@@ -50,9 +54,14 @@ def generate(functions: Mapping[str, tirx.PrimFunc]) -> dict[str, GeneratedFunct
             raise ValueError(f"{name}: generated C calls {foreign.group(1)}, which does not exist on a device")
         parameters = tuple((t, n, not _is_written(n, body)) for t, n in zip(types, names, strict=True))
         text = _used(names, _tidy(body, names))
+        in_place: tuple[int, ...] = ()
         if SCRIPTED not in functions[name].attrs:
             text = _narrowed(text, parameters)
-        result[name] = GeneratedFunction(name, parameters, text, workspaces)
+            sizes = [int(np.prod([int(d) for d in buffer.shape])) for buffer in functions[name].params]
+            in_place = replaceable(parameters[: len(sizes)], sizes, text)
+        op = functions[name].attrs.get("edgec.op")
+        constants = get_operator(str(op)).constants if op else frozenset[str]()
+        result[name] = GeneratedFunction(name, parameters, text, workspaces, in_place, constants)
     return result
 
 

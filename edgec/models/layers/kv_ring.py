@@ -95,7 +95,7 @@ class WindowAttention(nn.Module):
         r = self.position(self.distances).reshape(self.window, self.heads, self.depth).transpose(0, 1)
         weight = r @ self.query.weight.reshape(self.heads, self.depth, -1)  # [heads, window, D]
         bias = r @ (self.query.bias.reshape(self.heads, self.depth, 1) + self.v.transpose(-2, -1))
-        rows = functional.linear(x, weight.flatten(0, 1), bias.flatten())
+        rows: Tensor = functional.linear(x, weight.flatten(0, 1), bias.flatten())
         return rows.unflatten(-1, (self.heads, self.window)).transpose(1, 2)
 
     def _split(self, x: Tensor) -> Tensor:

@@ -65,6 +65,7 @@ class LegendreRecurrence(_Reading):
         self.size: tuple[int, ...] = (order,)
         transition = torch.cat([self.a_bar, self.b_bar[:, None]], dim=1).float()
         self.register_buffer("transition", transition, persistent=False)
+        self._response = torch.empty(0, order)  # of the last number of steps asked for
 
     def forward(self, u: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
         """One step."""
@@ -76,11 +77,17 @@ class LegendreRecurrence(_Reading):
         memories = []
         for piece in u.split(self.window, dim=1):  # a piece is a triangular product: quadratic in its length
             steps = piece.shape[1]
-            response = impulse_response(self.a_bar, self.b_bar, steps).flip(0).to(u.dtype)
+            response = self.response(steps).to(u.dtype)
             history = functional.pad(piece.squeeze(2), (steps - 1, 0)).unfold(1, steps, 1)
             memories.append(history @ response + self._fading(m, steps))
             m = memories[-1][:, -1]
         return self._read(torch.cat(memories, dim=1)), m
+
+    def response(self, steps: int) -> Tensor:
+        """float [steps, order]: what u = 1 that many steps before the last has left in m, the oldest first."""
+        if len(self._response) != steps:
+            self._response = impulse_response(self.a_bar, self.b_bar, steps).flip(0).float()
+        return self._response
 
     def _fading(self, m: Tensor, steps: int) -> Tensor:
         """float [B, steps, order]: what is left of m after 1, 2, ... steps."""

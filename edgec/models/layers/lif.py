@@ -5,10 +5,10 @@
     z_t = 1 where s_t / 2 >= threshold, else 0
     v_t = 0 where z_t, else s_t / 2
 
-Source: the neuron of R.-J. Zhu et al. and of LMUFormer (arXiv:2402.04882), h = v + (x - v) / tau with tau = 2 and a
-hard reset to 0, written over the sum s: both the spike and the membrane are functions of s alone, so that the int8
-program takes one addition and two tables. The backward pass has the derivative of sigmoid(4 (h - threshold)) in place
-of the step's, and none through the reset, as the authors' training has it.
+Source: the neuron of LMUFormer (arXiv:2402.04882), h = v + (x - v) / tau with tau = 2, and a hard reset to 0 (that of
+the library its authors train with), written over the sum s: both the spike and the membrane are functions of s alone,
+so that the int8 program takes one addition and two tables. The backward pass has the derivative of
+sigmoid(4 (h - threshold)) in place of the step's, and none through the reset, as theirs.
 """
 
 from __future__ import annotations

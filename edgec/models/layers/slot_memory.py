@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A memory of slots that is read by attention and written a slot, or a share of every slot, at a time.
 
-    read:   p = softmax(x W_q W_k M^T / sqrt(depth)) M     (values are the slots themselves)
+    read:   p = softmax(x W_q W_k M^T / sqrt(depth) + 10 (filled - 1)) M     (values are the slots themselves)
     write:  `causal_conv.push`, first in, first out; or `GatedWrite`
 
 Source of the read: Z. He et al., "HMT: Hierarchical Memory Transformer for Efficient Long Context Language Processing",
@@ -9,8 +9,11 @@ NAACL 2025 (arXiv:2405.06067), memory retrieval. A read does not depend on the o
 is pushed is a ring to the compiler.
 
 Our reading: the query is multiplied by W_k and not every slot, the same number by associativity at the cost of one
-small product. An empty slot is zero: its score is 0 and it adds nothing, so a young memory gives a smaller vector and
-no step depends on a count. (The authors' code lets the memory grow from one slot, which has no static shape.)
+small product. The authors' code lets the memory grow from one slot, which has no static shape. Here an empty slot is
+zero, and `filled`, a ring of its own that a 1 is pushed into with every slot, takes 10 off its score: it has less than
+1 / 20,000 of the weight of a full one of equal score, and a memory that nothing was written to answers with zero.
+(Zeros alone would do for that, but training then raises all scores together to drown the empty slots, and what tells
+the full ones apart is lost in 8 bits.)
 """
 
 from __future__ import annotations
@@ -18,9 +21,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+EMPTY = 10.0
+"""What an empty slot's score lacks."""
+
 
 class SlotRead(nn.Module):
-    """x float [B, inputs], slots float [B, N, dim] -> float [B, dim].
+    """x float [B, inputs], slots float [B, N, dim], filled float [B, N] -> float [B, dim].
 
     Args:
         inputs: width of the query.
@@ -34,10 +40,11 @@ class SlotRead(nn.Module):
         self.query = nn.Linear(inputs, depth, bias=False)
         self.key = nn.Linear(depth, dim, bias=False)
 
-    def forward(self, x: Tensor, slots: Tensor) -> Tensor:
-        """What the slots answer."""
+    def forward(self, x: Tensor, slots: Tensor, filled: Tensor) -> Tensor:
+        """What the slots answer; `filled` is 1 where one was written and 0 where not."""
         scores = self.key(self.query(x))[:, None] @ slots.transpose(1, 2)
-        return (torch.softmax(scores * self.scale, dim=-1) @ slots)[:, 0]
+        weights = torch.softmax(scores * self.scale + (EMPTY * filled - EMPTY)[:, None], dim=-1)
+        return (weights @ slots)[:, 0]
 
 
 class GatedWrite(nn.Module):

@@ -17,6 +17,9 @@ uint32_t edgec_front_end_window(const int16_t *ring, int32_t newest, int32_t row
 /* The Fourier transform of 2^stages points in place, from bit-reversed order, of z << shift; each stage halves. */
 void edgec_front_end_transform(edgec_complex *z, const int32_t *twiddles, int32_t stages, int32_t shift);
 
+/* Its stages of `half` and 2 * half elements. */
+void edgec_front_end_two_stages(edgec_complex *z, const int32_t *twiddles, int32_t points, int32_t half);
+
 /* The transform of pairs -> the power of 2 * points real samples, in place: (re^2 + im^2) >> 16 in two words, lower
  * first, from 1 on. */
 void edgec_front_end_power(edgec_complex *z, const int32_t *twiddles, int32_t points);

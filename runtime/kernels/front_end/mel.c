@@ -20,22 +20,28 @@ void edgec_front_end_mel(const edgec_complex *powers, const uint16_t *weights, c
                          const int32_t *logs, const int32_t *params, int32_t shift, int8_t *y)
 {
     const uint64_t floor = (((uint64_t)(uint32_t)params[FLOOR_HIGH] << 31) + (uint32_t)params[FLOOR_LOW]) << (2 * shift);
+    const int32_t down = params[SHIFT] - 32;
     const int64_t addend = (int64_t)params[ADDEND_HIGH] * ((int64_t)1 << 31) + params[ADDEND_LOW];
     const edgec_complex *p = powers + edges[0];
-    uint64_t before = 0; /* what the bin in work has from its rising side */
-    for (int32_t i = 0; i <= bins; i++) {
+    uint64_t energy = 0; /* of the bin in work: the floor and its rising side */
+    int8_t *const end = y + bins;
+    EDGEC_KEEP_LOOP
+    for (;;) {
         uint64_t total = 0, rising = 0;
         EDGEC_KEEP_LOOP
-        for (int32_t count = edges[i + 1] - edges[i]; count > 0; count--) {
+        for (const edgec_complex *const last = powers + edges[1]; p != last; p++) {
             const uint64_t power = (uint64_t)(uint32_t)p->im << 32 | (uint32_t)p->re;
             total += power;
             rising += power * *weights++;
-            p++;
         }
-        if (i > 0) {
-            const int32_t log = logarithm(before + (total << 15) - rising + floor, logs, shift);
-            *y++ = edgec_ssat8((int32_t)(((int64_t)log * params[MULT] + addend) >> params[SHIFT]));
+        edges++;
+        if (energy != 0) {
+            const int32_t log = logarithm(energy + (total << 15) - rising, logs, shift);
+            *y++ = edgec_ssat8((int32_t)(((int64_t)log * params[MULT] + addend) >> 32) >> down);
+            if (y == end) {
+                return;
+            }
         }
-        before = rising;
+        energy = rising + floor;
     }
 }

@@ -21,8 +21,8 @@ static void first_stages(edgec_complex *z, int32_t points, int32_t shift)
     }
 }
 
-/* Stages of `half` and 2 * half elements. */
-static void two_stages(edgec_complex *z, const int32_t *twiddles, int32_t points, int32_t half)
+#if !EDGEC_HAS_DSP /* else two_stages.S */
+void edgec_front_end_two_stages(edgec_complex *z, const int32_t *twiddles, int32_t points, int32_t half)
 {
     const int32_t step = points / half; /* numbers of the table from one factor of the second stage to the next */
     edgec_complex *const end = z + points;
@@ -46,6 +46,7 @@ static void two_stages(edgec_complex *z, const int32_t *twiddles, int32_t points
         }
     }
 }
+#endif
 
 static void last_stage(edgec_complex *z, const int32_t *twiddles, int32_t half)
 {
@@ -63,7 +64,7 @@ void edgec_front_end_transform(edgec_complex *z, const int32_t *twiddles, int32_
     int32_t half = 4;
     EDGEC_KEEP_LOOP
     for (; 2 * half < points; half *= 4) {
-        two_stages(z, twiddles, points, half);
+        edgec_front_end_two_stages(z, twiddles, points, half);
     }
     if (half < points) {
         last_stage(z, twiddles, half);
