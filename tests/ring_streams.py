@@ -226,7 +226,7 @@ def feeds_of(model: Model, steps: int, seed: int = 0) -> list[dict[str, np.ndarr
     return [{i.name: rng.uniform(-2, 2, i.shape).astype(np.float32) for i in model.inputs} for _ in range(steps)]
 
 
-def same_bits(model: Model, steps: int, seed: int = 0) -> Model:
+def same_bits(model: Model, steps: int, seed: int = 0, *, varied: bool = True) -> Model:
     """The ringed form, after a stream of it has had the bits of the shifted one at every step."""
     rings, feeds = ringed(model), feeds_of(model, steps, seed)
     values: set[int] = set()
@@ -234,7 +234,7 @@ def same_bits(model: Model, steps: int, seed: int = 0) -> Model:
         for name, array in wanted.items():
             np.testing.assert_array_equal(got[name], array, err_msg=f"step {step}, {name}")
             values |= set(array.tolist())
-    assert len(values) > 1
+    assert len(values) > 1 or not varied  # scales are drawn: now and then one is too large for a result
     return rings
 
 

@@ -43,25 +43,23 @@ def test_silence_stands_before_shorter_utterances(train, multiple):
 
 
 @pytest.mark.parametrize("segment", [1, 4])
-@pytest.mark.parametrize("hold", [True, False])
-def test_loss_counts_the_ends_and_what_is_held(train, segment, hold):
-    """Answer by answer: the last quarter of each utterance, and its first with the silence before it if one is held."""
+@pytest.mark.parametrize("doubt", [0.0, 0.5])
+def test_loss_counts_the_ends_and_all_doubt(train, segment, doubt):
+    """Answer by answer: cross-entropy in the last quarter of each utterance, entropy everywhere."""
     random = np.random.default_rng(0)
     steps, lengths, labels = 40, [40, 21, 8], [3, 1, 4]
-    held = [7, -1, 2] if hold else [-1, -1, -1]
     logits = random.standard_normal((3, steps // segment, 10))
-    losses = []
-    for row, (length, digit, before) in enumerate(zip(lengths, labels, held, strict=True)):
+    losses, entropies = [], []
+    for row, (length, digit) in enumerate(zip(lengths, labels, strict=True)):
         for i in range(steps // segment):
-            last = (i + 1) * segment - 1  # frame that the answer follows
-            into = last - (steps - length)  # its place in the utterance
             scores = logits[row, i] - np.log(np.exp(logits[row, i]).sum())
+            entropies.append(-np.sum(np.exp(scores) * scores))
+            last = (i + 1) * segment - 1  # frame that the answer follows
             if last >= steps - length // 4 - (segment - 1):
                 losses.append(-scores[digit])
-            elif into < length // 4 and before >= 0:
-                losses.append(-scores[before])
-    tensors = (torch.tensor(x) for x in (lengths, labels, held))
-    assert float(train.batch_loss(torch.from_numpy(logits), steps, *tensors)) == pytest.approx(np.mean(losses))
+    tensors = (torch.tensor(x) for x in (lengths, labels))
+    got = float(train.batch_loss(torch.from_numpy(logits), steps, *tensors, doubt))
+    assert got == pytest.approx(np.mean(losses) + doubt * np.mean(entropies))
 
 
 def test_noise_comes_in_training_alone_and_within_its_steps(train):
@@ -100,7 +98,7 @@ def test_every_family_trains_an_epoch_and_writes_its_files(tmp_path, record):
     """From the command line, then again: the second run resumes after the first epoch."""
     data = synthetic_words(tmp_path)
     command = [sys.executable, EXAMPLES / "spoken_digits" / "train.py", "--model", record.name, "--data", data]
-    command += ["--out", tmp_path / "out", "--batch", "20", "--hold", "--noise", "2", "--threads", "1"]
+    command += ["--out", tmp_path / "out", "--batch", "20", "--threads", "1"]
     for epochs in ("1", "2"):
         done = subprocess.run([*command, "--epochs", epochs], capture_output=True, text=True, check=True)
         assert f"epoch   {epochs}/{epochs}" in done.stdout

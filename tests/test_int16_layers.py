@@ -279,6 +279,20 @@ def memory(order: int, window: float, bits: int, m_scale: float, u_scale: float)
     return g
 
 
+def increments(order: int, window: float, m_scale: float, u_scale: float, reach: float) -> Qdq:
+    """m' = m + [Abar - 1 | Bbar] [m, u]: the same memory, whose increments reach `reach`."""
+    a, b = (t.numpy() for t in legendre_memory(order, window))
+    g = Qdq()
+    m, u = g.input("m", (1, order), m_scale), g.input("u", (1, 1), u_scale)
+    both = g.quantize(g.op("Concat", m, u, axis=1), m_scale)
+    weights = g.weight(np.concatenate([a - np.eye(order), b[:, None]], axis=1))
+    total = g.op("Add", m, g.quantize(g.op("Gemm", both, weights, transB=1), reach / LARGEST))
+    for name in ("m_next", "y"):
+        g.output(total, name, (1, order), m_scale)
+    g.states.append(StatePair("m", "m_next"))
+    return g
+
+
 def signal(rng: np.random.Generator, count: int) -> Array:
     """Noise without its high frequencies, in [-1, 1]."""
     noise = np.convolve(rng.normal(size=count + 40), np.hanning(40), "valid")[:count]
@@ -328,6 +342,12 @@ def test_a_linear_memory_lasts_in_int16_and_not_in_int8(order: int, window: floa
     states = got.reshape(wanted.shape)
     assert np.abs(states * m_scale - wanted).max() < 0.007 * reach
     np.testing.assert_array_equal(states, by_quotients(order, window, u.astype(np.float32), m_scale, u_scale))
+
+    # Weights of what is added keep more of their digits than those of what stays.
+    change = np.abs(np.diff(wanted, axis=0)).max() * 1.05
+    added = compiled(increments(order, window, m_scale, u_scale, change), tmp_path / "increments")
+    finer = run_artifact(added, {"u": u.reshape(-1, 1, 1).astype(np.float32)}, "host-c")["y"].reshape(wanted.shape)
+    assert np.abs(finer - wanted).max() < 0.001 * reach
 
     few = 1000
     artifact = compiled(memory(order, window, 8, reach * 1.05 / 127, 1 / 127), tmp_path / "8")

@@ -358,14 +358,13 @@ def test_the_narrowest_that_passes(name: str, states: Mapping[str, str]) -> None
     chosen = quantized(model)
     assert record(chosen)["states"] == states
     narrow = quantized(model, "int8")
-    others = samples_of(model, 9)
-    steps = 3 * STEPS
-    drift = drift_of(model, chosen, others, steps)
-    assert drift.passes or drift.worst.error < 1.5 * MOST_ERROR, drift.worst  # on inputs that the choice has not seen
     if set(states.values()) == {"int8"}:
+        assert drift_of(model, chosen, samples_of(model), 3 * STEPS).passes
         assert _without_metadata(chosen) == _without_metadata(narrow), "what passes stays as it is"
     else:
-        drift = drift_of(model, narrow, others, steps)
+        others = samples_of(model, 9)  # which the choice has not seen
+        assert drift_of(model, chosen, others, 3 * STEPS).worst.error <= MOST_ERROR
+        drift = drift_of(model, narrow, others, 3 * STEPS)
         assert not drift.passes
         assert drift.worst.error > 2 * MOST_ERROR
         assert any("int8 drifts" in note for note in chosen.notes), chosen.notes
@@ -473,3 +472,7 @@ def test_host_c_is_close_to_the_file(name: str, width: StateWidth, tmp_path: Pat
     rows = ({"y": row} for row in host["y"])
     trace = measure(iter(wanted), {"host": rows})["host"].outputs["y"]
     assert trace.error(0, 2 * STEPS) < 0.02
+    if name in ("leaky", "gru"):
+        few = {n: a[:20] for n, a in stream.items()}
+        for output, raw in run_artifact(artifact, few, "host-c", raw=True).items():
+            np.testing.assert_array_equal(run_artifact(artifact, few, "sim", raw=True)[output], raw)

@@ -145,11 +145,11 @@ class SoftmaxS8Dsp(HandKernel):
 
     def accepts(self, call: Call) -> str | None:
         """Any shape; see the module about the table."""
-        return _table_reason(call)
+        return table_reason(call)
 
     def pack(self, call: Call) -> tuple[Packed, ...]:
         """The table, so that it is indexed by the element."""
-        return (_reversed_table(call),)
+        return (reversed_table(call),)
 
     def overlap_block_rows(self, call: Call) -> int | None:
         """Element by element, once a row is summed."""
@@ -176,7 +176,7 @@ class MaskedSoftmaxS8Dsp(SoftmaxS8Dsp):
     def pack(self, call: Call) -> tuple[Packed, ...]:
         """The mask as bits to keep, and the table."""
         mask = np.where(call.constants["mask"] != 0, -1, 0).astype(np.int8)
-        return (Packed("counted", mask, "[rows][n]: -1 where an element counts, else 0"), _reversed_table(call))
+        return (Packed("counted", mask, "[rows][n]: -1 where an element counts, else 0"), reversed_table(call))
 
     def arguments(self, call: Call) -> tuple[str | int, ...]:
         """In the order of the prototype."""
@@ -202,7 +202,7 @@ class AttentionS8Dsp(HandKernel):
         reasons = (
             product_reason(score, _reach(score, depth), "score_params"),
             product_reason(mix, 256 + keys // 2, "mix_params"),
-            _table_reason(call),
+            table_reason(call),
         )
         return next((reason for reason in reasons if reason), None)
 
@@ -218,7 +218,7 @@ class AttentionS8Dsp(HandKernel):
         words = [heads, keys, depth, width, score[0], 2 * score[2], score[4], 2 * mix[2], mix[4]]
         return (
             Packed("geometry", np.array(words, np.int32), "edgec_attention_geometry"),
-            _reversed_table(call),
+            reversed_table(call),
         )
 
     def overlap_block_rows(self, call: Call) -> int | None:
@@ -235,12 +235,14 @@ class AttentionS8Dsp(HandKernel):
         return ("q", "k", "v", "geometry", "exponentials", "y", call.types["q"].shape[0], "scratch")
 
 
-def _table_reason(call: Call) -> str | None:
+def table_reason(call: Call) -> str | None:
+    """Why the exponentials are not those that the softmax kernels take, or None."""
     largest = int(call.constants["table"][0])
     return None if largest == 65535 else f"an exponential of 0 of {largest}"
 
 
-def _reversed_table(call: Call) -> Packed:
+def reversed_table(call: Call) -> Packed:
+    """The exponentials, so that an element of a row is an index."""
     return Packed(
         "exponentials", np.ascontiguousarray(call.constants["table"][::-1]), "[255 - d]: 65535 * exp(-d * scale)"
     )

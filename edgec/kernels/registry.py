@@ -24,6 +24,7 @@ FAMILIES = (
     "linear_dot",
     "conv",
     "attention",
+    "attention_row",
     "depthwise_3x3",
     "norm",
     "pool",

@@ -37,6 +37,16 @@ class Layout:
         stream, row, channel = self.of(form, at)
         return (stream * length + row - first) * self.channels(form) + channel
 
+    def unfolded(self, form: RingForm) -> Ids:
+        """Where the state's own elements lie in a tensor of its rows alone, along axes that are evenly spaced."""
+        outer, rows, inner = form.elements.shape
+        at = np.arange(outer * rows * inner).reshape(outer, rows, inner)[:, :-1]
+        channels = self.channels(form)
+        axes = (outer, 1, rows - 1, inner // channels, channels)
+        if channels > inner:
+            axes = (outer * inner // channels, channels // inner, rows - 1, 1, inner)
+        return self.places(form, at, 0, rows - 1).reshape(axes)
+
     def new(self, form: RingForm) -> Ids:
         """Places in `form.x` of what is new, as [streams, channels]."""
         return form.places.reshape(self.streams, self.channels(form))
@@ -46,7 +56,9 @@ def layouts(form: RingForm) -> list[Layout]:
     """The layouts that may be worth something, the plainest first."""
     size = width(form)
     few = [n for n in range(1, _MOST_STREAMS + 1) if size % n == 0]
-    return [Layout(n) for n in dict.fromkeys([*few, form.elements.shape[0], size])]
+    every = [Layout(n) for n in dict.fromkeys([*few, form.elements.shape[0], size])]
+    inner = form.elements.shape[2]
+    return [e for e in every if inner % e.channels(form) == 0 or e.channels(form) % inner == 0]
 
 
 def width(form: RingForm) -> int:

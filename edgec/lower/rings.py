@@ -188,10 +188,8 @@ class _Rewrite:
         users = [n for n in self.original if state in n.input and n.output[0] in self.inside]
         if not users:
             return
-        shape = ring.layout.streams, form.rows, ring.layout.channels(form)
         rows = self._rows(ring, True, 0, form.rows - 1, _FIRST)
-        window = np.arange(form.elements.size).reshape(form.elements.shape)[:, :-1]
-        unfolded = self._moved(rows, ring.layout.places(form, window, 0, shape[1]), f"{state}.unfolded", _FIRST)
+        unfolded = self._moved(rows, ring.layout.unfolded(form), f"{state}.unfolded", _FIRST)
         unfolded = self.graph.view(unfolded, own.shape, _FIRST)
         for node in users:
             for i, name in enumerate(node.input):

@@ -12,7 +12,6 @@ first. So the frames of a recording are those of a framing that begins at sample
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -96,10 +95,6 @@ class LogMel:
     def attributes(self) -> dict[str, int]:
         """Attributes of `log_mel_s8`."""
         return {"size": self.window, "bins": self.bins, "fft": self.fft}
-
-    def to_json(self) -> str:
-        """JSON of the description."""
-        return json.dumps(dataclasses.asdict(self))
 
     @staticmethod
     def of(values: Mapping[str, Any]) -> LogMel:

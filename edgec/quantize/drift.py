@@ -266,4 +266,4 @@ def _classifies(name: str, value: Array, states: Collection[str], scores: Collec
 
 
 def _percent(value: float) -> str:
-    return f"{value:.2%}" if value < 0.1 else f"{value:.1%}" if np.isfinite(value) else "without bound%"
+    return f"{value:.2%}" if value < 0.1 else f"{value:.1%}" if np.isfinite(value) else "without bound"

@@ -30,7 +30,11 @@ from edgec.models.registry import ModelRecord, get_model, list_models
 
 HERE = Path(__file__).resolve().parent
 MODELS = [record.name for record in list_models() if record.name.endswith("-spoken-digits")]
-SETTINGS = ("model", "seed", "batch", "lr", "weight_decay", "carried", "hold", "doubt", "noise")
+SETTINGS = ("model", "seed", "batch", "lr", "weight_decay", "carried", "doubt", "noise")
+OWN: dict[str, dict[str, float]] = {  # defaults of single models
+    "aaren-spoken-digits": {"lr": 3e-3, "carried": 0.2},
+    "deltanet-spoken-digits": {"epochs": 20, "noise": 3.0},
+}
 SILENCE = (np.log(FLOOR) - MEAN) / SCALE
 WARMUP = 50  # steps
 LONGEST = 100  # frames of an utterance that training uses
@@ -66,22 +70,24 @@ def augment(x: Tensor, random: torch.Generator) -> Tensor:
     return ((loudness * energy.clamp(min=0) + FLOOR).log() - MEAN) / SCALE
 
 
-def batch_loss(logits: Tensor, steps: int, lengths: Tensor, labels: Tensor, held: Tensor) -> Tensor:
-    """Mean cross-entropy of logits [B, T', classes] over the last quarter of each utterance's frames.
+def batch_loss(logits: Tensor, steps: int, lengths: Tensor, labels: Tensor, doubt: float) -> Tensor:
+    """Mean cross-entropy over the last quarter of each utterance's frames, and the mean entropy of all answers.
+
+    Segments count from one before that quarter on, so that a short word has two. The entropy keeps answers from hanging between two digits, where rounding decides.
 
     Args:
-        logits: T' = `steps` for a model that takes a frame at a time, fewer for one that takes segments.
+        logits: float [B, T', classes]; T' is `steps` for a model that takes a frame at a time, fewer for segments.
         steps: frames of the batch, which all utterances end with.
         lengths: frames of each utterance, int64 [B].
         labels: int64 [B].
-        held: the digit before, which is right up to the first quarter; -1 where there is none; int64 [B].
+        doubt: weight of the entropy.
     """
     segment = steps // logits.shape[1]
-    place, first = torch.arange(segment, steps + 1, segment), steps - lengths[:, None]
-    late = place > steps - (lengths // JUDGED)[:, None] - (segment - 1)
-    early = (place <= first + (lengths // JUDGED)[:, None]) & (held >= 0)[:, None]
-    wanted = torch.where(late, labels[:, None], held[:, None])
-    return functional.cross_entropy(logits[late | early], wanted[late | early])
+    place = torch.arange(segment, steps + 1, segment)
+    judged = place > steps - (lengths // JUDGED)[:, None] - (segment - 1)
+    wanted = labels[:, None].expand(judged.shape)
+    entropy = torch.special.entr(logits.softmax(-1)).sum(-1).mean()
+    return functional.cross_entropy(logits[judged], wanted[judged]) + doubt * entropy
 
 
 def batches(
@@ -161,12 +167,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", choices=MODELS, default="gru-spoken-digits")
     parser.add_argument("--carried", type=float, default=0.5, help="share of utterances without a reset before them")
-    parser.add_argument("--hold", action="store_true", help="the digit before is right until the next is heard")
     parser.add_argument(
-        "--doubt", type=float, default=0.0, help="weight of the mean entropy of all answers in the loss"
+        "--doubt", type=float, default=0.3, help="weight of the mean entropy of all answers in the loss"
     )
-    parser.add_argument("--noise", type=float, default=0.0, help="on every layer's result, in steps of int8")
+    parser.add_argument("--noise", type=float, default=1.0, help="on every layer's result, in steps of int8")
     add_arguments(parser, HERE, epochs=40, batch=90, lr=6e-3, weight_decay=0.02)
+    parser.set_defaults(**OWN.get(parser.parse_known_args()[0].model, {}))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     stem = arguments.name or arguments.model.replace("-", "_")
@@ -197,7 +203,7 @@ def main() -> None:
         size = arguments.batch
         shaking.manual_seed(int(torch.randint(2**31, (), generator=random)))
         resets = reset_of(record, size)
-        before, digits = resets, torch.full((size,), -1)
+        before = resets
         for x, lengths, labels in batches(data, size, segment_of(record), random):
             # Many utterances follow another one, as in a stream that nobody resets.
             fresh = torch.rand(size, generator=random) >= arguments.carried
@@ -207,10 +213,8 @@ def main() -> None:
                 for reset, state in zip(resets, before, strict=True)
             ]
             logits, *after = model.parallel(as_steps(x, record), *start)
-            held = torch.where(fresh, -1, digits[order]) if arguments.hold else torch.full_like(labels, -1)
-            before, digits = [state.detach() for state in after], labels
-            doubt = torch.special.entr(logits.softmax(-1)).sum(-1).mean()
-            yield batch_loss(logits, x.shape[1], lengths, labels, held) + arguments.doubt * doubt
+            before = [state.detach() for state in after]
+            yield batch_loss(logits, x.shape[1], lengths, labels, arguments.doubt)
 
     steps = len(data.labels) // arguments.batch
     try:

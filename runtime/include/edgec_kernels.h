@@ -180,6 +180,20 @@ typedef struct {
 void edgec_attention_s8_dsp(const int8_t *q, const void *k_packed, const void *v_packed, const int32_t *geometry,
                             const uint16_t *table, int8_t *y, int32_t m, uint32_t *scratch);
 
+/* matmul_s8 of one row in each batch, narrow: b as it lies, [n][k] where `transposed`, else [k][n].
+ *
+ * requantize   za, zb, 2*mult, zero point; shift 0
+ * scratch      8*ceil(k/4) bytes */
+void edgec_matmul_row_s8_dsp(const int8_t *a, const int8_t *b, const int32_t *requantize, int8_t *y, int32_t batches,
+                             int32_t k, int32_t n, int32_t transposed, uint32_t *scratch);
+
+/* attention_s8 of one query: k and v as they lie.
+ *
+ * geometry   the words of an edgec_attention_geometry, then the zero points of k and v
+ * scratch    8*ceil(depth/4) + 4*ceil(keys/2) + 4*ceil(keys/4) bytes */
+void edgec_attention_row_s8_dsp(const int8_t *q, const int8_t *k, const int8_t *v, const int32_t *geometry,
+                                const uint16_t *table, int8_t *y, uint32_t *scratch);
+
 /* How windows lie along one axis of an image. */
 typedef struct {
     int32_t size, outputs, stride, dilation;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Mel energies and their logarithms. Neighbouring triangles share the stretch on which one falls and the other rises. */
+/* Mel energies and their logarithms. Neighbouring triangles share the stretch on which one falls, the other rises. */
 #include "edgec_compiler.h"
 #include "edgec_dsp.h"
 #include "front_end.h"
@@ -19,7 +19,8 @@ static inline int32_t logarithm(uint64_t energy, const int32_t *logs, int32_t sh
 void edgec_front_end_mel(const edgec_complex *powers, const uint16_t *weights, const int32_t *edges, int32_t bins,
                          const int32_t *logs, const int32_t *params, int32_t shift, int8_t *y)
 {
-    const uint64_t floor = (((uint64_t)(uint32_t)params[FLOOR_HIGH] << 31) + (uint32_t)params[FLOOR_LOW]) << (2 * shift);
+    const uint64_t unshifted = ((uint64_t)(uint32_t)params[FLOOR_HIGH] << 31) + (uint32_t)params[FLOOR_LOW];
+    const uint64_t floor = unshifted << (2 * shift);
     const int32_t down = params[SHIFT] - 32;
     const int64_t addend = (int64_t)params[ADDEND_HIGH] * ((int64_t)1 << 31) + params[ADDEND_LOW];
     const edgec_complex *p = powers + edges[0];

@@ -3,17 +3,21 @@
 #include "butterfly.h"
 #include "edgec_compiler.h"
 
+static inline int32_t halved(int32_t value, int32_t shift) { return (int32_t)((uint32_t)value << shift) >> 1; }
+
 /* Stages 0 and 1 of four elements: products by 1 and by -i, which halve. */
 static void first_stages(edgec_complex *z, int32_t points, int32_t shift)
 {
     EDGEC_KEEP_LOOP
     for (edgec_complex *const end = z + points; z != end; z += 4) {
-        const int32_t re0 = (int32_t)((uint32_t)z[0].re << shift) >> 1, re1 = (int32_t)((uint32_t)z[1].re << shift) >> 1;
-        const int32_t re2 = (int32_t)((uint32_t)z[2].re << shift) >> 1, re3 = (int32_t)((uint32_t)z[3].re << shift) >> 1;
-        const int32_t im0 = (int32_t)((uint32_t)z[0].im << shift) >> 1, im1 = (int32_t)((uint32_t)z[1].im << shift) >> 1;
-        const int32_t im2 = (int32_t)((uint32_t)z[2].im << shift) >> 1, im3 = (int32_t)((uint32_t)z[3].im << shift) >> 1;
-        const int32_t a_re = (re0 + re1) >> 1, a_im = (im0 + im1) >> 1, b_re = (re0 - re1) >> 1, b_im = (im0 - im1) >> 1;
-        const int32_t c_re = (re2 + re3) >> 1, c_im = (im2 + im3) >> 1, d_re = (re2 - re3 + 1) >> 1, d_im = (im2 - im3) >> 1;
+        const int32_t re0 = halved(z[0].re, shift), re1 = halved(z[1].re, shift);
+        const int32_t re2 = halved(z[2].re, shift), re3 = halved(z[3].re, shift);
+        const int32_t im0 = halved(z[0].im, shift), im1 = halved(z[1].im, shift);
+        const int32_t im2 = halved(z[2].im, shift), im3 = halved(z[3].im, shift);
+        const int32_t a_re = (re0 + re1) >> 1, a_im = (im0 + im1) >> 1;
+        const int32_t b_re = (re0 - re1) >> 1, b_im = (im0 - im1) >> 1;
+        const int32_t c_re = (re2 + re3) >> 1, c_im = (im2 + im3) >> 1;
+        const int32_t d_re = (re2 - re3 + 1) >> 1, d_im = (im2 - im3) >> 1;
         z[0] = (edgec_complex){a_re + c_re, a_im + c_im};
         z[2] = (edgec_complex){a_re - c_re, a_im - c_im};
         z[1] = (edgec_complex){b_re + d_im, b_im - d_re};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Two stages of the Fourier transform on four elements at a time, all of them in registers (transform.c has it in C). */
+/* Two stages of the Fourier transform on four elements at a time, all of them in registers; transform.c has it in C. */
 #if defined(__ARM_FEATURE_DSP) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
 
         .syntax unified
