@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 
 from edgec.errors import UsageError
 from edgec.models.registry import get_model
+from tests.exported import exported
 from tests.torch_modules import run, torch, weights_of
 
 NAME = "gtrxl-spoken-digits"
@@ -164,10 +164,8 @@ def test_a_fresh_model_begins_near_the_identity() -> None:
     assert np.abs(run(gate, x, y) - x).mean() < 0.3 * np.abs(x).mean()
 
 
-def test_exported_windows_are_drop_the_oldest_append_the_newest(tmp_path: Path) -> None:
-    from edgec.export import export
-
-    graph = onnx.load(export(NAME, tmp_path / "model.onnx")).graph
+def test_exported_windows_are_drop_the_oldest_append_the_newest() -> None:
+    graph = onnx.load_from_string(exported(NAME)).graph
     made = {output: node for node in graph.node for output in node.output}
     for name in ("k0", "v0", "k1", "v1"):
         append = made[f"{name}_next"]

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import onnx
 import pytest
 
 from edgec.models.registry import get_model
+from tests.exported import exported
 from tests.torch_modules import run, weights_of
 
 NAME = "hmt-spoken-digits"
@@ -156,10 +156,8 @@ def test_empty_slots_hardly_count(written: int) -> None:
     np.testing.assert_allclose(got, wanted, atol=2e-3)
 
 
-def test_exported_memory_is_drop_the_oldest_append_the_newest(tmp_path: Path) -> None:
-    from edgec.export import export
-
-    graph = onnx.load(export(NAME, tmp_path / "model.onnx")).graph
+def test_exported_memory_is_drop_the_oldest_append_the_newest() -> None:
+    graph = onnx.load_from_string(exported(NAME)).graph
     made = {output: node for node in graph.node for output in node.output}
     append = made["memory_next"]
     drop = made[append.input[0]]

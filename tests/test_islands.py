@@ -361,3 +361,25 @@ def test_images_are_read_in_onnx_order() -> None:
         g.float_output(g.op("Mul", image, g.constant(np.arange(4 * 6 * 5, dtype=np.float32).reshape(1, 4, 6, 5))))
 
     _check(*_one(build), {"conv2d_s8", "dequantize_f32", "strided_copy_s8"})
+
+
+def test_a_program_without_state_is_scheduled_around_its_islands(tmp_path: Path) -> None:
+    """Images in blocks of rows before and behind a float node, which takes its operands whole."""
+    g = Recurrence(12)
+    x = g.input(1, 3, 16, 12)
+    before = g.quantize(g.op("Conv", x, g.weight(8, 3, 3, 3), pads=[1, 1, 1, 1]))
+    before = g.quantize(g.op("Conv", before, g.weight(8, 8, 1, 1)))
+    size = g.floating("Sqrt", g.floating("Add", g.floating("Mul", before, before), g.constant(np.float32(1.0))))
+    behind = g.quantize(g.floating("Div", before, size))
+    behind = g.quantize(g.op("Conv", behind, g.weight(8, 8, 3, 3), pads=[1, 1, 1, 1]))
+    g.output(g.op("Gemm", g.op("Flatten", behind), g.weight(8 * 16 * 12, 5, axis=1)))
+    model = g.model()
+    artifact = compile_model(model, load_target("stm32f746"), tmp_path / "out", Options(optimize="ram"))
+    given = frames(model, 5)
+    host, board = (run_artifact(artifact, given, runner, raw=True) for runner in ("host-c", "sim"))
+    wanted, _ = in_onnx_runtime(model, given)
+    (port,) = artifact.outputs
+    assert host[port.name].tobytes() == board[port.name].tobytes()
+    steps = np.rint(wanted[port.name] / port.scale) + port.zero_point
+    assert np.abs(host[port.name].reshape(steps.shape) - steps).max() <= 2  # layers on top of each other
+    assert artifact.manifest["plan"]["loops"]

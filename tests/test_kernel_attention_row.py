@@ -13,9 +13,7 @@ from edgec.kernels import kernels_for
 from edgec.operators import Case
 from edgec.operators.softmax import exponentials
 
-KERNELS = {
-    op: next(k for k in kernels_for(op, {"dsp"}) if "_row_" in k.name) for op in ("matmul_s8", "attention_s8")
-}
+KERNELS = {op: next(k for k in kernels_for(op, {"dsp"}) if "_row_" in k.name) for op in ("matmul_s8", "attention_s8")}
 ENDS = np.array([-128, 127], np.int8)
 
 

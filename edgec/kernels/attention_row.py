@@ -2,8 +2,8 @@
 """Products with one row on the left, and attention of one query: a step against what a ring remembers.
 
 Packing the right operand, as for many rows (edgec/kernels/attention.py), would cost several times what the product
-does. It is read once, as it lies, four bytes at a time; the row lies in 16-bit lanes, which hold `a - za`. Sums are of 32
-bits, which lowering has proven to be enough; a zero point of b is what they begin with, `-zb * sum(a - za)`.
+does. It is read once, as it lies, four bytes at a time; the row lies in 16-bit lanes, which hold `a - za`. Sums are of
+32 bits, which lowering has proven to be enough; a zero point of b is what they begin with, `-zb * sum(a - za)`.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ class GTrXL(nn.Module):
 
 @register_model(
     "gtrxl-spoken-digits",
-    description="one step of a gated transformer-XL on 40 log-mel bins, 2 layers over 40 steps, 10 classes, 58 k MACs",
+    description="one step of a gated transformer-XL on 40 log-mel bins, 2 layers over 40 steps, 10 classes, 50 k MACs",
     source="Parisotto et al., Stabilizing Transformers for Reinforcement Learning, ICML 2020, arXiv:1910.06764",
     parameters=45_610,
     inputs={"frame": (1, 40), "k0": (1, 40, 32), "v0": (1, 40, 32), "k1": (1, 40, 32), "v1": (1, 40, 32)},

@@ -36,8 +36,10 @@ from edgec.passes.recurrent_nodes import unroll_recurrent_nodes
 from edgec.passes.reductions import normalize_reductions
 from edgec.passes.rms_norm import normalize_rms_norm
 from edgec.passes.runnable import require_runnable
+from edgec.passes.scatter import lower_scatter
 from edgec.passes.softmax import normalize_softmax
 from edgec.passes.split_dense import split_dense
+from edgec.passes.weighted_sums import lower_weighted_sums
 
 MAX_TENSOR_BYTES = 2**28
 """Largest activation that is accepted (256 MiB): passes number its elements."""
@@ -68,8 +70,10 @@ PASSES: tuple[Pass, ...] = (
     Pass("composites", expand_composites),
     Pass("einsum", lower_einsum),
     Pass("gather_nd", lower_gather_nd),
+    Pass("scatter", lower_scatter),
     Pass("recurrent_nodes", unroll_recurrent_nodes),
     Pass("reductions", normalize_reductions),
+    Pass("weighted_sums", lower_weighted_sums),
     Pass("layer_norm", fuse_layer_norm),
     Pass("rms_norm", normalize_rms_norm),
     Pass("gelu", fuse_gelu),

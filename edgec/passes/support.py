@@ -276,6 +276,7 @@ NEAREST: Mapping[str, str] = {
     "ReduceL2": "Sqrt of a ReduceSum of squares",
     "ReduceProd": "Mul",
     "Scan": "one step with its state as input and output (--state)",
-    "ScatterND": "Concat of the parts, or Where with a constant mask",
+    "ScatterElements": "constant indices of adjacent whole rows, or Where with a constant mask",
+    "ScatterND": "constant indices of adjacent whole rows, or Where with a constant mask",
 }
 """For operators that are often asked for: what to use in their place."""

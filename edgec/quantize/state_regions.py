@@ -9,7 +9,8 @@ the region the other layers belong to it too (`Bbar u`): their channels may span
 
 A region is computed in int16 where each of its nodes has such a form and its states are int16, else in float; then it
 reaches on to what int8 would spoil: back through the functions that make its factors (a decay of 0.999 is 1 in int8),
-on to quotients of its values, and to what reads much of them for a small result (the product of a matrix and a query).
+on to differences and quotients of its values, and to what reads much of them for a small result (the product of a
+matrix and a query).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ STORED: dict[Level, str] = {"int8": "int8", "int16": "int16", "int16 in float": 
 
 LAYERS = frozenset({"Gemm", "Conv", "ConvTranspose"})
 SUMS = frozenset({"Add", "Sub"})
+CLAMPS = frozenset({"Relu", "Clip"})
 INT16_NODES = SUMS | MOVEMENT | {"Gemm", "Mul", "Concat"}
 """Operators with an int16 form. A Gemm has int16 weights."""
 CONTRACTING = frozenset({"MatMul", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"})
@@ -122,7 +124,7 @@ class Recurrence:
             with_terms = part | self._terms(part, cuts)
             own = [levels[s] for s in levels if self._touches(s, part)]
             integer = all(level == "int16" for level in own)
-            if integer and all(n.op_type in INT16_NODES for n in self.nodes if n.name in with_terms):
+            if integer and all(self._has_int16_form(n) for n in self.nodes if n.name in with_terms):
                 wide |= with_terms
             else:
                 floating |= with_terms
@@ -130,6 +132,13 @@ class Recurrence:
         while not (more := self._readers(floating, self._own(floating, levels)) - wide) <= floating:
             floating |= more
         return Regions(levels, frozenset(wide), frozenset(floating))
+
+    def _has_int16_form(self, node: NodeProto) -> bool:
+        """Whether the node's operator has one: a Relu or Clip as the end of a sum."""
+        if node.op_type not in CLAMPS:
+            return node.op_type in INT16_NODES
+        summed, alone = self.producer.get(node.input[0]), len(self.users[node.input[0]]) == 1
+        return summed is not None and summed.op_type in SUMS and alone and node.input[0] not in self.outputs
 
     # ---- ways -------------------------------------------------------------------------------------------
 
@@ -288,10 +297,13 @@ class Recurrence:
     def _readers(self, region: Collection[str], own: Collection[str]) -> set[str]:
         """Nodes outside that divide by the region's values, or make much less of them, with what lies between.
 
-        And those that read what is true and false of them.
+        And those that read what is true and false of them, and differences of two: they may be less than a step of int8.
         """
         made = {name for node in self.nodes if node.name in region and node.op_type in LOGICAL for name in node.output}
         found = {user.name for name in made for user in self.users.get(name, [])} - set(region)
+        for node in self.nodes:
+            if node.op_type == "Sub" and node.name not in region and own.issuperset(node.input):
+                found.add(node.name)
 
         def walk(
             value: str, way: tuple[NodeProto, ...], through: Collection[str], ends: Callable[[NodeProto], bool]

@@ -90,7 +90,7 @@ class Writer:
         grouping, source = self._grouping, self._model.proto
         read = {name for node in grouping.nodes for name in node.input}
         for name in grouping.inputs:
-            if name in read and name in grouping.root:
+            if (name in read or name in self._states) and name in grouping.root:  # a state that nobody reads is kept
                 self._bring_in(name)
         for node in grouping.nodes:
             self._write_node(node)

@@ -39,7 +39,7 @@ SILENCE = (np.log(FLOOR) - MEAN) / SCALE
 WARMUP = 50  # steps
 LONGEST = 100  # frames of an utterance that training uses
 JUDGED = 4  # the last 1 / JUDGED of an utterance's frames carry the loss
-CALIBRATION = 10  # utterances
+CALIBRATION = 30  # utterances
 
 
 def in_front(frames: Sequence[Floats], multiple: int) -> Tensor:
@@ -151,9 +151,9 @@ def accuracy(model: Any, record: ModelRecord, data: Utterances) -> float:
 
 
 def write_calibration(data: Utterances, record: ModelRecord, path: Path) -> None:
-    """One utterance of each digit, the speakers taking turns, as one stream under the input's name."""
+    """Three utterances of each digit, the speakers taking turns, as one stream under the input's name."""
     speakers = sorted({name.split("_")[1] for name in data.names})
-    wanted = [f"{digit}_{speakers[digit % len(speakers)]}_{5 + digit}" for digit in range(CALIBRATION)]
+    wanted = [f"{i % 10}_{speakers[(i + i // 10) % len(speakers)]}_{5 + i}" for i in range(CALIBRATION)]
     stream = np.concatenate([data.frames[data.names.index(name)] for name in wanted])
     name, shape = next(iter(record.inputs.items()))
     stream = stream[: len(stream) // segment_of(record) * segment_of(record)]

@@ -2,16 +2,15 @@
 """Attention of the newest step over a window of the last steps: a ring of their keys and values.
 
 Keys and values are projected once, when a step is written, and then only read. A window is written as "drop the
-oldest, append the newest"; no product over it depends on the order of its rows but the relative position terms, so the
-compiler keeps it as a ring with a cursor and rotates the small constant instead (docs/spec.md, state).
+oldest, append the newest"; nothing that reads it depends on the order of its rows, so the compiler keeps it as a ring
+with a cursor. Only the relative position terms have an order: a number for each row and head is rotated, never a row.
 
 Source of the relative terms: Z. Dai et al., "Transformer-XL: Attentive Language Models Beyond a Fixed-Length Context",
 ACL 2019 (arXiv:1901.02860), section 3.3:
 
     score_j = ((q + u) k_j^T + (q + v) R_d^T) / sqrt(depth),   d = distance of step j to the newest
 
-with u, v learned vectors per head and R_d = W_R s_d, s_d the sines and cosines of d. R depends on the weights alone, so
-the second term is one linear layer of x, its weights R W_q a row for each head and distance.
+with u, v learned vectors per head and R_d = W_R s_d, s_d the sines and cosines of d. R depends on the weights alone.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ class WindowAttention(nn.Module):
         if self.position is None:
             scores = q @ k.transpose(-2, -1)
         else:
-            scores = (q + self.u) @ k.transpose(-2, -1) + self._relative(x[:, None])
+            scores = (q + self.u) @ k.transpose(-2, -1) + (q + self.v) @ self._relative().transpose(-2, -1)
         weights = torch.softmax(scores * self.scale, dim=-1)
         return self.out(self._join(weights @ v)[:, 0]), keys, values
 
@@ -83,20 +82,18 @@ class WindowAttention(nn.Module):
         if self.position is None:
             scores = q @ k.transpose(-2, -1)
         else:
-            scores = (q + self.u) @ k.transpose(-2, -1) + _band(self._relative(x), width)
+            shifted = _band((q + self.v) @ self._relative().transpose(-2, -1), width)
+            scores = (q + self.u) @ k.transpose(-2, -1) + shifted
         place = torch.arange(width, device=x.device) - torch.arange(steps, device=x.device)[:, None]
         outside = (place < 0) | (place >= self.window)
         weights = torch.softmax((scores * self.scale).masked_fill(outside, -torch.inf), dim=-1)
         return self.out(self._join(weights @ v)), keys[:, -self.window :], values[:, -self.window :]
 
-    def _relative(self, x: Tensor) -> Tensor:
-        """(q + v) R^T float [B, heads, T, window] of x float [B, T, D], the column of the oldest step first."""
+    def _relative(self) -> Tensor:
+        """R float [heads, window, depth], the row of the oldest step first."""
         assert self.position is not None
-        r = self.position(self.distances).reshape(self.window, self.heads, self.depth).transpose(0, 1)
-        weight = r @ self.query.weight.reshape(self.heads, self.depth, -1)  # [heads, window, D]
-        bias = r @ (self.query.bias.reshape(self.heads, self.depth, 1) + self.v.transpose(-2, -1))
-        rows: Tensor = functional.linear(x, weight.flatten(0, 1), bias.flatten())
-        return rows.unflatten(-1, (self.heads, self.window)).transpose(1, 2)
+        rows: Tensor = self.position(self.distances)
+        return rows.reshape(self.window, self.heads, self.depth).transpose(0, 1)
 
     def _split(self, x: Tensor) -> Tensor:
         """[B, T, D] -> [B, heads, T, depth]."""

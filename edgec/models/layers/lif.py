@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Leaky integrate-and-fire neurons whose membrane is a state: one step at a time or over a whole sequence.
 
-    s_t = v_{t-1} + x_t                    v starts at 0
+    s_t = v_{t-1} + x_t                              v starts at 0
     z_t = 1 where s_t / 2 >= threshold, else 0
-    v_t = 0 where z_t, else s_t / 2
+    v_t = 0 where z_t, else max(s_t / 2, LOWEST threshold)
 
 Source: the neuron of LMUFormer (arXiv:2402.04882), h = v + (x - v) / tau with tau = 2, and a hard reset to 0 (that of
 the library its authors train with), written over the sum s: both the spike and the membrane are functions of s alone,
 so that the int8 program takes one addition and two tables. The backward pass has the derivative of
 sigmoid(4 (h - threshold)) in place of the step's, and none through the reset, as theirs.
+
+Our own reading: a membrane does not fall below LOWEST thresholds. So x and s count between two bounds only, the step
+cuts them there, which changes nothing, and int8 has steps fine enough for what is left.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ import torch
 from torch import Tensor, nn
 
 SLOPE = 4.0  # of the surrogate gradient
+LOWEST = -3.0
+"""The least value of a membrane, in thresholds."""
 
 
 class _Fire(torch.autograd.Function):
@@ -33,7 +38,7 @@ class _Fire(torch.autograd.Function):
         for now, half in zip(x, halves, strict=True):
             torch.add(v, now, out=half)
             half *= 0.5
-            v = half * (half < threshold)
+            v = half.clamp(min=LOWEST * threshold) * (half < threshold)
         context.save_for_backward(halves)
         context.threshold = threshold
         return (halves >= threshold).to(x.dtype), v
@@ -43,7 +48,8 @@ class _Fire(torch.autograd.Function):
         (halves,) = context.saved_tensors
         soft = torch.sigmoid(SLOPE * (halves - context.threshold))
         backwards = (spikes * (SLOPE * soft * (1 - soft))).flip(0)
-        kept = 0.5 * (halves < context.threshold).to(halves.dtype).flip(0)
+        threshold = context.threshold
+        kept = 0.5 * ((halves < threshold) & (halves > LOWEST * threshold)).to(halves.dtype).flip(0)
         later = 2 * last
         for gradient, keep in zip(backwards, kept, strict=True):
             later = gradient.addcmul_(later, keep)
@@ -63,8 +69,11 @@ class LIF(nn.Module):
 
     def forward(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """One step."""
-        total = v + x
-        fired = total >= 2 * self.threshold
+        highest = 2 * self.threshold  # more is not needed to fire
+        lowest = LOWEST * highest  # less leaves the same membrane
+        x = torch.clamp(x, lowest - self.threshold, highest - LOWEST * self.threshold)  # whatever the membrane is
+        total = torch.clamp(v + x, lowest, highest)
+        fired = total >= highest
         return fired.to(x.dtype), torch.where(fired, 0.0, 0.5 * total)
 
     def parallel(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
