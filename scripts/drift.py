@@ -63,7 +63,7 @@ def cases(folder: Path) -> dict[str, Case]:
     found = {}
     for path in sorted(folder.glob("*.onnx")):
         own = folder / f"calibration_{path.stem}.npz"
-        calibration = own if own.exists() else DIGITS / "calibration.npz"
+        calibration = own if own.exists() else folder / "calibration.npz"
         name = path.stem.replace("_", "-")
         found[name] = Case(name, path, calibration)
     return found

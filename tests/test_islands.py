@@ -366,13 +366,13 @@ def test_images_are_read_in_onnx_order() -> None:
 def test_a_program_without_state_is_scheduled_around_its_islands(tmp_path: Path) -> None:
     """Images in blocks of rows before and behind a float node, which takes its operands whole."""
     g = Recurrence(12)
-    x = g.input(1, 3, 16, 12)
-    before = g.quantize(g.op("Conv", x, g.weight(8, 3, 3, 3), pads=[1, 1, 1, 1]))
-    before = g.quantize(g.op("Conv", before, g.weight(8, 8, 1, 1)))
+    x = g.input(1, 3, 24, 24)
+    before = g.quantize(g.op("Conv", x, g.weight(24, 3, 3, 3), pads=[1, 1, 1, 1]))
+    before = g.quantize(g.op("Conv", before, g.weight(4, 24, 1, 1), strides=[2, 2]))
     size = g.floating("Sqrt", g.floating("Add", g.floating("Mul", before, before), g.constant(np.float32(1.0))))
     behind = g.quantize(g.floating("Div", before, size))
-    behind = g.quantize(g.op("Conv", behind, g.weight(8, 8, 3, 3), pads=[1, 1, 1, 1]))
-    g.output(g.op("Gemm", g.op("Flatten", behind), g.weight(8 * 16 * 12, 5, axis=1)))
+    behind = g.quantize(g.op("Conv", behind, g.weight(4, 4, 3, 3), pads=[1, 1, 1, 1]))
+    g.output(g.op("Gemm", g.op("Flatten", behind), g.weight(4 * 12 * 12, 5, axis=1)))
     model = g.model()
     artifact = compile_model(model, load_target("stm32f746"), tmp_path / "out", Options(optimize="ram"))
     given = frames(model, 5)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How wide states are: the drift test, which nodes follow a state, the QDQ form in ONNX Runtime, the choice, host C."""
+"""How wide states are: which nodes follow a state, the QDQ form in ONNX Runtime, the choice, host C."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from edgec.errors import UsageError
 from edgec.model import FLOAT_KEY, Model, StatePair, save_model
 from edgec.models.layers.legendre import legendre_memory
 from edgec.quantize.calibrate import run_stream
-from edgec.quantize.drift import LEAST_AGREEMENT, MOST_ERROR, drift_of, edges, measure, repeated
+from edgec.quantize.drift import MOST_ERROR, drift_of, measure, repeated
 from edgec.quantize.options import Recipe, StateWidth
 from edgec.quantize.quantize import METADATA_KEY, plan_quantization, quantize
 from edgec.quantize.state_regions import Recurrence
@@ -156,86 +156,6 @@ def borders(model: Model, pair: StatePair) -> tuple[tuple[str, float, int] | Non
     return described(readers, "QuantizeLinear"), described(maker, "DequantizeLinear")
 
 
-# --- the measure
-
-
-def test_measure_is_the_norm_of_the_difference() -> None:
-    rng = np.random.default_rng(0)
-    want, got = rng.normal(size=(50, 1, 4)), rng.normal(size=(50, 1, 4))
-    got[:40] = want[:40] * 1.001
-    rows = [[{"y": a.astype(np.float32), "s": a[:, :1] * 0} for a in array] for array in (want, got)]
-    drift = measure(iter(rows[0]), {"other": iter(rows[1])}, states=["s"])["other"]
-    trace = drift.outputs["y"]
-    assert drift.steps == 50
-    assert list(drift.states) == ["s"]
-    assert trace.error(40, 50) == pytest.approx(np.linalg.norm(got[40:] - want[40:]) / np.linalg.norm(want[40:]), 1e-6)
-    agreeing = np.mean(want.argmax(-1) == got.argmax(-1))
-    assert trace.agreement(0, 50) == pytest.approx(agreeing)
-    assert drift.states["s"].error(0, 50) == 0.0
-    assert not drift.passes
-    assert drift.worst.grows
-    stretches = drift.curve("y", 5, "even")
-    assert [(s.first, s.last) for s in stretches] == [(0, 10), (10, 20), (20, 30), (30, 40), (40, 50)]
-    assert stretches[0].error == pytest.approx(0.001, rel=1e-3)
-    assert stretches[0].agreement == 1.0
-    with pytest.raises(ValueError, match="shorter"):
-        measure(rows[0], {"short": rows[1][:-1]})
-
-
-def judged(noise: npt.NDArray[np.float64], classes: int = 1, period: int = 0) -> Any:
-    """Drift of an output of ones, with `noise` [steps] added to its first number."""
-    want = np.zeros((len(noise), 1, classes))
-    want[:, :, 0] = 1.0
-    got = want.copy()
-    got[:, 0, 0] += noise
-    pair = [[{"y": row.astype(np.float32)} for row in array] for array in (want, got)]
-    return measure(pair[0], {"": pair[1]}, period=period)[""]
-
-
-@pytest.mark.parametrize(
-    ("noise", "classes", "passes"),
-    [
-        (np.full(1000, 0.9 * MOST_ERROR), 1, True),
-        (np.full(1000, 1.1 * MOST_ERROR), 1, False),
-        (np.full(1000, 1.1 * MOST_ERROR), 3, True),  # the largest is the same: a classification
-        (np.linspace(0, MOST_ERROR, 1000), 1, False),  # within the limit, and growing
-        (np.linspace(0, 0.2 * MOST_ERROR, 1000), 1, True),  # growing, and negligible
-        (np.where(np.arange(1000) % 50 == 7, -1.5, 0.0), 3, False),  # another class every fiftieth step
-        (np.where(np.arange(1000) % 200 == 7, -1.5, 0.0), 3, True),
-        (np.where(np.arange(1000) == 999, np.inf, 0.0), 3, False),
-    ],
-)
-def test_what_passes(noise: npt.NDArray[np.float64], classes: int, passes: bool) -> None:
-    drift = judged(noise, classes)
-    assert drift.passes is passes, drift.worst
-    assert (drift.worst.criterion == "top-1") == (classes > 1 and drift.worst.error > MOST_ERROR) or passes
-    assert LEAST_AGREEMENT == 0.99
-
-
-def test_repeated_inputs_are_compared_with_themselves() -> None:
-    """An error that is large in the second half of the samples only does not grow from turn to turn."""
-    turn = np.where(np.arange(300) < 150, 0.25, 0.95) * MOST_ERROR
-    assert judged(np.tile(turn, 4), period=300).passes
-    assert judged(np.tile(turn, 4), period=300).fifths() == ((300, 600), (900, 1200))
-    assert not judged(turn).passes
-
-
-def test_stretches() -> None:
-    assert edges(10000, 4, "log") == [0, 10, 100, 1000, 10000]
-    for steps in (1, 2, 7, 1000):
-        for spacing in ("log", "even"):
-            bounds = edges(steps, 20, spacing)  # type: ignore[arg-type]
-            assert bounds[0] == 0
-            assert bounds[-1] == steps
-            assert all(np.diff(bounds) > 0)
-    assert repeated({"x": np.arange(3)}, 7)["x"].tolist() == [0, 1, 2, 0, 1, 2, 0]
-
-
-def test_steps() -> None:
-    model = leaky()
-    assert [steps_of_test(model, n) for n in (1, 5, 240, 400, 900, 5000)] == [1000, 1000, 1200, 1200, 2700, 6000]
-
-
 # --- regions
 
 
@@ -340,7 +260,52 @@ def test_reset_other_than_zero() -> None:
         assert drift.states["m_next"].error(0, 1) < 0.01
 
 
+def test_what_float_reaches_on_to() -> None:
+    """A difference of wide values is nothing in int8; a Relu at the end of a sum is integer in int16."""
+    g = Graph(7)
+    x, m = g.input("x", 1, 8), g.input("m", 1, 8)
+    m_next = g.op("Relu", g.op("Add", m, g.op("Mul", x, g.constant(np.float32(0.1)))), out="m_next")
+    model = g.model(g.op("Sub", m_next, m, out="y"), "m_next", states=[StatePair("m", "m_next", 0.5)])
+    wide, real = quantized(model, "int16"), quantized(model, "float32")
+    assert not float_nodes(wide)
+    assert sorted(float_nodes(real)) == ["Add", "Relu", "Sub"]
+    errors = [drift_of(model, q, samples_of(model)).worst.error for q in (quantized(model, "int8"), wide, real)]
+    assert errors[0] > 0.05 > 0.01 > max(errors[1:])
+
+
+def test_spikes_of_a_float_potential() -> None:
+    """v' = 0 where v + x reaches the threshold, and a spike that layers read: truth of float is made where float is."""
+    g = Graph(9)
+    x, v = g.input("x", 1, 8), g.input("v", 1, 8)
+    total = g.op("Add", v, g.gemm(x, 8, 8))
+    fires = g.op("GreaterOrEqual", total, g.constant(np.float32(1.0)))
+    decayed = g.op("Mul", total, g.constant(np.float32(0.9)))
+    g.op("Where", fires, g.constant(np.float32(0.0)), decayed, out="v_next")
+    spikes = g.op("Cast", fires, to=TensorProto.FLOAT)
+    model = g.model(g.gemm(spikes, 8, 3, out="y"), "v_next", states=[StatePair("v", "v_next")])
+    assert Recurrence(model).accumulating() == ("v",)
+    for width in ("int16", "float32"):
+        written = quantized(model, width)
+        assert sorted(float_nodes(written)) == ["Add", "Cast", "GreaterOrEqual", "Mul", "Where"]
+        assert drift_of(model, written, samples_of(model)).outputs["y"].agreement(0, STEPS) > 0.9  # type: ignore[operator]
+
+
+def test_state_that_nobody_reads() -> None:
+    g = Graph()
+    x = g.input("x", 1, 4)
+    g.input("s", 1, 4)
+    g.op("Relu", x, out="y")
+    model = g.model("y", g.op("Tanh", x, out="s_next"), states=[StatePair("s", "s_next")])
+    before, after = borders(quantized(model), model.states[0])
+    assert before == after == ("int8", 1 / 128, 0)
+
+
 # --- the choice
+
+
+def test_steps() -> None:
+    model = leaky()
+    assert [steps_of_test(model, n) for n in (1, 5, 240, 400, 900, 5000)] == [1000, 1000, 1200, 1200, 2700, 6000]
 
 
 @pytest.mark.parametrize(

@@ -9,18 +9,18 @@ collected as 256 float64 numbers until they are quantized, and then are one tabl
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from edgec.lower import rules_conv, rules_resize  # noqa: F401 (they register their rules)
-from edgec.lower.graph import DOMAIN, Array, IntegerGraph, NotIntegerError, Quant, Source, Value, unsupported
+from edgec.lower.graph import Array, IntegerGraph, NotIntegerError, Quant, Source, Value, unsupported
 from edgec.lower.indices import INTEGER_TYPES, lower_indices
-from edgec.lower.islands import Islands, float_nodes, name_of
+from edgec.lower.integer_proto import integer_proto
+from edgec.lower.islands import Islands, name_of
 from edgec.lower.movement import MOVEMENT, move
 from edgec.lower.product_sums import product_sum, sums_of
 from edgec.lower.rules import Rule, Site, masked_softmax, requantized, table
@@ -430,7 +430,8 @@ class _Lowering:
         if absent:
             raise unsupported([(n, "input", "it is not quantized") for n in absent])
         inputs = [self._border(n, n, self.inputs[n]) for n in given if n in self.inputs]
-        proto = self._proto(names)
+        name = self.model.proto.graph.name
+        proto = integer_proto(self.graph, name, self.source.opset, given, names)
         helper.set_model_props(
             proto,
             {
@@ -451,32 +452,6 @@ class _Lowering:
     def _border(self, name: str, tensor: str, quant: Quant) -> dict[str, object]:
         scale, zero_point = quant.pair
         return {"name": name, "tensor": tensor, "scale": scale, "zero_point": zero_point}
-
-    def _proto(self, outputs: Sequence[str]) -> onnx.ModelProto:
-        live, kept = set(outputs), []
-        for node in reversed(self.graph.nodes):
-            if live.intersection(node.output):
-                kept.append(node)
-                live.update(node.input)
-        graph = helper.make_graph(
-            kept[::-1],
-            self.model.proto.graph.name or "model",
-            [self._info(i.name) for i in self.model.proto.graph.input],
-            [self._info(n) for n in dict.fromkeys(outputs)],
-            [numpy_helper.from_array(a, n) for n, a in self.graph.constants.items() if n in live],
-            # So that what TVM makes of float nodes is compared with what ONNX says of them.
-            value_info=[
-                self._info(v)
-                for v in dict.fromkeys(v for n in float_nodes(kept) for v in (*n.input, *n.output) if v)
-                if v not in outputs and v not in self.graph.constants
-            ],
-        )
-        opsets = [helper.make_opsetid("", self.source.opset), helper.make_opsetid(DOMAIN, 1)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=10)
-
-    def _info(self, name: str) -> onnx.ValueInfoProto:
-        kind = self.graph.types[name]
-        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(kind.dtype)), kind.shape)
 
 
 def _same_elements(a: Value, b: Value) -> bool:

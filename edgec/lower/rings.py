@@ -344,8 +344,8 @@ class _Rewrite:
         at = graph.rank[id(graph.makers[form.x])] if form.x in graph.makers else _FIRST
         x, lies = form.x, self.lies.get(form.x)
         if x in self.inside:
-            read = next(r for r in self.inside[x][0].reads if r.name == x and r.node is None)
-            x, lies = self._serve(read, at + 0.1)
+            reads = [r for r in self.inside[x][0].reads if r.name == x and r.node is None]
+            x, lies = self._serve(max(reads, key=lambda r: r.past), at + 0.1)
         x = self._moved(self._turned(x, lies, None, at + 0.1), ring.layout.new(form), f"{form.state}.new", at + 0.1)
         op = f"ring_write_{_bits(form.dtype)}"
         graph.add(op, [form.state, x, self._cursor(ring.length)], f"{form.state}.push", ring.written, at + 0.2)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Float32 programs and float islands: standard operators that TVM lacks or takes for others, by ones that it computes rightly.
+"""Float32 programs and islands: standard operators that TVM lacks or takes for others, by ones that it computes right.
 
 Each rule exists because tests of the ONNX project fail without it (tests/test_onnx_backend.py), that of outer products
 for their cost; what no rule repairs is refused here, before it becomes a wrong number.

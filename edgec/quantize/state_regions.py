@@ -294,10 +294,10 @@ class Recurrence:
                 waiting += node.input
         return self._made_by(found, lambda node: node.op_type not in MOVEMENT)
 
-    def _readers(self, region: Collection[str], own: Collection[str]) -> set[str]:
+    def _readers(self, region: Collection[str], own: set[str]) -> set[str]:
         """Nodes outside that divide by the region's values, or make much less of them, with what lies between.
 
-        And those that read what is true and false of them, and differences of two: they may be less than a step of int8.
+        And those that read what is true and false of them, and differences of two: they may be less than int8's step.
         """
         made = {name for node in self.nodes if node.name in region and node.op_type in LOGICAL for name in node.output}
         found = {user.name for name in made for user in self.users.get(name, [])} - set(region)

@@ -10,7 +10,9 @@ from math import ceil, prod
 import numpy as np
 
 from edgec.errors import UnsupportedError, UsageError
+from edgec.lower import lower_to_integers
 from edgec.model import Model
+from edgec.passes.layout import device_layout
 from edgec.quantize.drift import Drift, Outputs, measure, outputs_along, repeated
 from edgec.quantize.options import Recipe
 from edgec.quantize.plan import Plan
@@ -220,8 +222,11 @@ class _Search:
                 self.plans[key] = plan
                 return self.found[known]
         plan = self.plan.with_regions(regions, self.samples) if regions.levels else self.plan
+        written = plan.write()
+        if regions.nodes and not _compiles(written) and _compiles(self.plan.write()):
+            return LOST
         self.plans[key] = plan
-        form = outputs_along(plan.write(), self.stream)
+        form = outputs_along(written, self.stream)
         scores = None if self.plan.model.outputs else ()
         return measure(self.wanted, {"": form}, scores=scores, period=self.period)[""]
 
@@ -245,6 +250,15 @@ def test_steps(model: Model, samples: int) -> int:
     steps = min(samples * max(3, ceil(STEPS / samples)), MOST_STEPS)
     seconds = 16e-6 * len(model.proto.graph.node) + 2e-9 * model.macs()
     return max(min(steps, int(MOST_SECONDS / seconds)), min(samples, STEPS), 2)
+
+
+def _compiles(model: Model) -> bool:
+    """Whether every node has an integer form, or is one of those that are float on purpose."""
+    try:
+        lower_to_integers(device_layout(model))
+    except UnsupportedError:
+        return False
+    return True
 
 
 def _as_good(drift: Drift, best: Drift) -> bool:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 SLOPE = 4.0  # of the surrogate gradient
-LOWEST = -3.0
+LOWEST = -2.0
 """The least value of a membrane, in thresholds."""
 
 
