@@ -20,6 +20,7 @@ from edgec.compile import Options, canonical, compile_model
 from edgec.errors import UsageError
 from edgec.model import FLOAT_KEY, Model, StatePair, save_model
 from edgec.models.layers.legendre import legendre_memory
+from edgec.quantize import state_width
 from edgec.quantize.calibrate import run_stream
 from edgec.quantize.drift import MOST_ERROR, drift_of, measure, repeated
 from edgec.quantize.options import Recipe, StateWidth
@@ -371,6 +372,14 @@ def test_layers_that_lose_more_than_states() -> None:
     chosen = quantized(model)
     assert not record(chosen)["drift"]["passes"]
     assert any("whatever the states' width" in note for note in chosen.notes), chosen.notes
+
+
+def test_a_width_without_integer_form_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiles(model: Model) -> bool:
+        return TensorProto.INT16 not in {t.data_type for t in model.proto.graph.initializer}
+
+    monkeypatch.setattr(state_width, "_compiles", compiles)
+    assert record(quantized(leaky()))["states"] == {"m": "float32"}
 
 
 def test_overrides() -> None:

@@ -4,8 +4,8 @@
     python examples/psmnist/train.py                  60,000 images as they are
     python examples/psmnist/train.py --warp           each image rotated, scaled and shifted anew in every epoch
 
-Prints and logs the accuracy on the 10,000 test images after every epoch. The weights that count are those of the last
-epoch: no epoch is chosen by the test set. It can be interrupted with Ctrl-C; the same command then resumes.
+Prints and logs the accuracy on the 10,000 test images after every epoch, and writes the weights at the end. Those that
+count are those of the last epoch: no epoch is chosen by the test set. It can be interrupted with Ctrl-C; the same command then resumes.
 """
 
 from __future__ import annotations
@@ -108,6 +108,9 @@ def main() -> None:
         log(f"# {time.process_time():.0f} CPU seconds in this process")
     except KeyboardInterrupt:
         sys.exit("\ninterrupted; the same command resumes after the last finished epoch")
+    path = arguments.out / f"{stem}.pt"
+    torch.save(model.state_dict(), path)
+    print(f"wrote {path}")
 
 
 if __name__ == "__main__":
