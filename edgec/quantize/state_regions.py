@@ -9,8 +9,8 @@ the region the other layers belong to it too (`Bbar u`): their channels may span
 
 A region is computed in int16 where each of its nodes has such a form and its states are int16, else in float; then it
 reaches on to what int8 would spoil: back through the functions that make its factors (a decay of 0.999 is 1 in int8),
-on to differences and quotients of its values, and to what reads much of them for a small result (the product of a
-matrix and a query).
+on to differences, quotients and normalizations of its values, and to what reads much of them for a small result (the
+product of a matrix and a query).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from onnx import NodeProto, numpy_helper
 from edgec.lower.movement import MOVEMENT
 from edgec.lower.tables import ELEMENTWISE, LOGICAL
 from edgec.model import value_shapes
+from edgec.passes.rms_norm_form import find_rms_norms
 
 if TYPE_CHECKING:
     from edgec.model import Model, StatePair
@@ -84,6 +85,8 @@ class Recurrence:
         self.producer = {name: node for node in self.nodes for name in node.output if name}
         self.shapes = value_shapes(model.proto)
         self.outputs = {value.name for value in graph.output}
+        self.norms = find_rms_norms(graph, self.shapes)
+        self.in_norms = {node.name for form in self.norms for node in form.nodes}
         self.users: dict[str, list[NodeProto]] = {}
         for node in self.nodes:
             for name in dict.fromkeys(node.input):
@@ -131,6 +134,7 @@ class Recurrence:
         floating |= self._factors(floating, self._own(floating, levels))
         while not (more := self._readers(floating, self._own(floating, levels)) - wide) <= floating:
             floating |= more
+        floating |= self._norms_of(floating)
         return Regions(levels, frozenset(wide), frozenset(floating))
 
     def _has_int16_form(self, node: NodeProto) -> bool:
@@ -287,12 +291,24 @@ class Recurrence:
                 waiting += set(node.input) - own
         while waiting:
             node = self.producer.get(waiting.pop())
-            if node is None or node.name in region or node.name in found:
+            if node is None or node.name in region or node.name in found or node.name in self.in_norms:
                 continue
             if node.op_type in MOVEMENT | ELEMENTWISE and len({n for n in node.input if n} - self.constants) == 1:
                 found.add(node.name)
                 waiting += node.input
         return self._made_by(found, lambda node: node.op_type not in MOVEMENT)
+
+    def _norms_of(self, region: Collection[str]) -> set[str]:
+        """RMSNorms of what the region makes: their rows differ in size, which one scale of int8 does not hold."""
+        found: set[str] = set()
+        for form in self.norms:
+            way, node = {n.name for n in form.nodes}, self.producer.get(form.x)
+            while node is not None and node.op_type in MOVEMENT:
+                way.add(node.name)
+                node = self.producer.get(node.input[0])
+            if node is not None and node.name in region:
+                found |= way
+        return found
 
     def _readers(self, region: Collection[str], own: set[str]) -> set[str]:
         """Nodes outside that divide by the region's values, or make much less of them, with what lies between.

@@ -4,8 +4,8 @@
     python examples/psmnist/train.py                  60,000 images as they are
     python examples/psmnist/train.py --warp           each image rotated, scaled and shifted anew in every epoch
 
-Prints and logs the accuracy on the 10,000 test images after every epoch, and writes the weights at the end. Those that
-count are those of the last epoch: no epoch is chosen by the test set. It can be interrupted with Ctrl-C; the same command then resumes.
+Prints and logs the accuracy on the 10,000 test images after every epoch, and writes the weights of the last one: no
+epoch is chosen by the test set. It can be interrupted with Ctrl-C; the same command then resumes.
 """
 
 from __future__ import annotations
