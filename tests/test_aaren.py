@@ -82,7 +82,8 @@ def test_model_equals_its_equations_over_15_frames():
         value = np.array([linear(x, own, "value").reshape(4, 12) for x in normed])
         read = prefix_attention(score, value)
         for t, x in enumerate(stream):
-            x = x + linear(read[t].ravel(), own, "projection")
+            normed = read[t].ravel() / np.sqrt((read[t] ** 2).mean() + 1e-5) * own["read_norm.weight"]
+            x = x + linear(normed, own, "projection")
             inner = np.maximum(linear(layer_norm(x, own, "norm2"), own, "expand"), 0)
             stream[t] = x + linear(inner, own, "contract")
     wanted = [linear(layer_norm(x, w, "norm"), w, "head") for x in stream]

@@ -151,7 +151,7 @@ def test_compiled_keyword_model_hears_what_the_float_model_hears():
     path = EXAMPLES / "spoken_digits" / "gru_spoken_digits.onnx"
     with np.load(EXAMPLES / "spoken_digits" / "calibration.npz") as data:
         frames = data["frame"]
-    pieces = [frames[start : start + 40] for start in range(0, len(frames) - 39, 20)]
+    pieces = [frames[start : start + 40] for start in range(0, len(frames) - 39, 60)]
     labels = float_classes(path, load_model(path), pieces)
     assert len(set(labels.tolist())) > 5
     result = compare(path, frames, pieces, labels, "pieces")

@@ -106,6 +106,17 @@ def test_host_and_board_compute_floats_in_the_same_bits(tmp_path: Path) -> None:
     assert unlike(host[first][:40].reshape(libm.shape), libm).any()  # or the test could not fail
 
 
+def test_a_computer_has_functions_that_boards_have_not(tmp_path: Path) -> None:
+    net = Net()
+    results = {net.op(kind, "x"): f for kind, f in (("Atan", np.arctan), ("Sinh", np.sinh), ("Exp", np.exp))}
+    for name in results:
+        net.out(name)
+    artifact = compile_model(net.model(), load_target("host-c"), tmp_path / "a", Options("float32"))
+    x = np.random.default_rng(2).normal(size=(3, 1, WIDTH)).astype(np.float32)
+    for name, values in run_artifact(artifact, {"x": x}).items():
+        np.testing.assert_allclose(values, results[name](x), rtol=1e-6)
+
+
 def elementwise_chains() -> Model:
     net = Net()
     wide = net.op("Mul", "x", net.const(3.0))

@@ -28,12 +28,13 @@ def with_board_math(sources: Sequence[Source]) -> list[Source]:
     if not any("#include <math.h>" in source.path.read_text() for source in sources if source.group == "model"):
         return list(sources)
     support = runtime_dir() / "support"
-    flags = (f"-I{support / 'include'}", *(f"-D{name}=edgec_{name}" for name in APPROXIMATE))
+    header = runtime_dir() / "port" / "host" / "board_math.h"  # after this machine's <math.h>, which has more
+    renamed = (f"-I{support / 'include'}", *(f"-D{name}=edgec_{name}" for name in APPROXIMATE))
     # All but those that are exact everywhere: APPROXIMATE, and the helpers that they share.
     exact = set(re.findall(r"(\w+)\(", (support / "include" / "math.h").read_text())) - set(APPROXIMATE)
     library = [p for p in sorted((support / "math").glob("*.c")) if p.stem not in exact]
-    own = [replace(s, flags=(*s.flags, *flags)) if s.group == "model" else s for s in sources]
-    return [*own, *(Source(path, "runtime", flags=flags) for path in library)]
+    own = [replace(s, flags=(*s.flags, "-include", str(header))) if s.group == "model" else s for s in sources]
+    return [*own, *(Source(path, "runtime", flags=renamed) for path in library)]
 
 
 def bench_includes() -> list[Path]:

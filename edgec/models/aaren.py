@@ -8,7 +8,7 @@ Source: L. Feng, F. Tung, H. Hajimirsadeghi, M. O. Ahmed, Y. Bengio, G. Mori, "A
     m'   = max(m, s)
     u'   = u exp(m - m') + exp(s - m')
     w'   = w exp(m - m') + v exp(s - m')
-    x    = x + W_o (w' / u')
+    x    = x + W_o RMSNorm(w' / u')
     x    = x + W_2 relu(W_1 LN(x))
 
 State of a block: m, u [H] and w [H, d], whatever the length of the stream. The training form is a scan
@@ -19,8 +19,9 @@ nothing is ever forgotten: on a stream without an end the mean settles and a new
 for utterances with a reset before each.
 
 Our own reading: query and key projection are both learned and meet nowhere else, so the layer keeps their product
-q^T W_k, one row for each head; m starts at -10,000 (see the layer). Frames enter through a causal convolution over 5 of them,
-because a mean keeps no order; the paper adds positions, which would bound the stream.
+q^T W_k, one row for each head; RMSNorm before W_o, because a mean shrinks as it settles; m starts at -10,000 (see the
+layer). Frames enter through a causal convolution over 5 of them, because a mean keeps no order; the paper adds
+positions, which would bound the stream.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class AarenBlock(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.score = nn.Linear(dim, heads, bias=False)
         self.value = nn.Linear(dim, dim)
+        self.read_norm = nn.RMSNorm(dim, 1e-5)
         self.projection = nn.Linear(dim, dim)
         self.expand, self.contract = nn.Linear(dim, expanded), nn.Linear(expanded, dim)
 
@@ -67,7 +69,7 @@ class AarenBlock(nn.Module):
     ) -> tuple[Tensor, ...]:
         normed = self.norm1(x)
         read, state = attend(self.score(normed), self.value(normed).unflatten(-1, (self.heads, -1)), state)
-        x = x + self.projection(read.flatten(-2))
+        x = x + self.projection(self.read_norm(read.flatten(-2)))
         return x + self.contract(torch.relu(self.expand(self.norm2(x)))), *state
 
 
@@ -75,7 +77,7 @@ class AarenBlock(nn.Module):
     "aaren-spoken-digits",
     description="one step of a keyword Aaren on 40 log-mel bins, 2 blocks of 4 heads of 12, 10 classes",
     source="Feng et al., Attention as an RNN, 2024, arXiv:2405.13956",
-    parameters=39_130,
+    parameters=39_226,
     inputs={
         "frame": (1, 40),
         "past": (1, 4, 40),

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 sys.path.extend(str(Path(__file__).resolve().parents[1] / folder) for folder in ("", "spoken_digits"))
@@ -40,7 +40,8 @@ NAMES = {False: "lmuformer-spoken-digits", True: "lmuformer-spiking-spoken-digit
 SETTINGS = ("seed", "batch", "lr", "weight_decay", "spiking", "held_out")
 WARMUP = 50  # steps
 JUDGED = 3  # the last 1 / JUDGED of a recording's frames, and the silence after it, carry the loss
-CALIBRATION = 20  # recordings
+NOISE, SHAKEN = 3.0, 6  # steps of int8 on every layer's result, in the last 1 / SHAKEN of the epochs
+CALIBRATION = 20  # recordings of all speakers in turn, and two in a row of each digit
 
 
 def batch_loss(logits: Tensor, begin: Tensor, end: Tensor, labels: Tensor) -> Tensor:
@@ -50,6 +51,25 @@ def batch_loss(logits: Tensor, begin: Tensor, end: Tensor, labels: Tensor) -> Te
     judged &= place < (end + 8)[:, None]
     wanted = labels[:, None].expand(judged.shape)
     return functional.cross_entropy(logits[judged], wanted[judged])
+
+
+class Shaking:
+    """Uniform noise on the results of all layers of a model in training, in steps of int8 over their range.
+
+    What rounding will do later: the model learns to bear it, and to keep its values within a range.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.steps = 0.0
+        for layer in model.modules():
+            if isinstance(layer, nn.Linear | nn.Conv1d):
+                layer.register_forward_hook(self._shake)
+
+    def _shake(self, layer: nn.Module, _: Any, result: Tensor) -> Tensor:
+        if not (layer.training and self.steps):
+            return result
+        step = self.steps * (result.detach().amax() - result.detach().amin()) / 255
+        return result + step * (torch.rand_like(result) - 0.5)
 
 
 class Judge:
@@ -73,9 +93,10 @@ class Judge:
 
 
 def write_calibration(data: Recordings, path: Path) -> None:
-    """Two recordings of each digit, the speakers taking turns, as one stream under the input's name."""
+    """Recordings in a row as one stream under the input's name; a digit said twice makes the highest scores."""
     speakers = sorted(set(data.speakers))
     wanted = [f"{i % 10}_{speakers[i % len(speakers)]}_{5 + i}" for i in range(CALIBRATION)]
+    wanted += [f"{i // 2}_{speakers[i // 2 % len(speakers)]}_{30 + i % 2}" for i in range(20)]
     stream = np.concatenate([heard(data.pcm[data.names.index(name)]) for name in wanted])
     np.savez_compressed(path, frame=stream[:, None])
     print(f"wrote {path}: {len(stream)} frames of {', '.join(wanted)}")
@@ -109,10 +130,14 @@ def main() -> None:
         counts = f"{len(data.labels):,} training and {len(test.labels)} test recordings"
         for line in describe(run, arguments.epochs, counts):
             log(line)
-        log(f"# AdamW, {WARMUP} steps of warm-up, cosine; other speed, loudness, background, silent bands and frames")
+        log(f"# AdamW, {WARMUP} steps of warm-up, cosine; noise of {NOISE:g} steps in the last 1/{SHAKEN} of it")
+        log("# other speed, loudness, background, silent bands and frames")
+
+    shaking = Shaking(model)
 
     def losses(random: torch.Generator) -> Iterator[Tensor]:
-        torch.manual_seed(int(torch.randint(2**31, (1,), generator=random)))  # of dropout
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=random)))  # of dropout and noise
+        shaking.steps = NOISE if run.epoch * SHAKEN >= arguments.epochs * (SHAKEN - 1) else 0.0
         for x, begin, end, labels in batches(random):
             yield batch_loss(model.parallel(x, *model.reset(len(x)))[0], begin, end, labels)
 

@@ -32,8 +32,11 @@ HERE = Path(__file__).resolve().parent
 MODELS = [record.name for record in list_models() if record.name.endswith("-spoken-digits")]
 SETTINGS = ("model", "seed", "batch", "lr", "weight_decay", "carried", "doubt", "noise")
 OWN: dict[str, dict[str, float]] = {  # defaults of single models
-    "aaren-spoken-digits": {"lr": 3e-3, "carried": 0.2},
-    "deltanet-spoken-digits": {"epochs": 20, "noise": 3.0},
+    "aaren-spoken-digits": {"epochs": 25, "lr": 3e-3, "carried": 0.2},  # it cannot forget the word before
+    "deltanet-spoken-digits": {"epochs": 20, "noise": 6.0, "doubt": 0.6},
+    "gtrxl-spoken-digits": {"epochs": 30, "lr": 5e-3},
+    "hmt-spoken-digits": {"lr": 3e-3},
+    "lstm-spoken-digits": {"epochs": 30},
 }
 SILENCE = (np.log(FLOOR) - MEAN) / SCALE
 WARMUP = 50  # steps

@@ -12,8 +12,8 @@ Our reading: the query is multiplied by W_k and not every slot, the same number 
 small product. The authors' code lets the memory grow from one slot, which has no static shape. Here an empty slot is
 zero, and `filled`, a ring of its own that a 1 is pushed into with every slot, takes 10 off its score: it has less than
 1 / 20,000 of the weight of a full one of equal score, and a memory that nothing was written to answers with zero.
-(Zeros alone would do for that, but training then raises all scores together to drown the empty slots.) What all scores
-share changes no softmax but would take the 8 bits from what tells them apart, so the mean slot is taken off first.
+(Zeros alone would do for that, but training then raises all scores together to drown the empty slots, and what tells
+the full ones apart is lost in 8 bits.)
 """
 
 from __future__ import annotations
@@ -42,8 +42,7 @@ class SlotRead(nn.Module):
 
     def forward(self, x: Tensor, slots: Tensor, filled: Tensor) -> Tensor:
         """What the slots answer; `filled` is 1 where one was written and 0 where not."""
-        apart = slots - slots.mean(dim=1, keepdim=True)
-        scores = self.key(self.query(x))[:, None] @ apart.transpose(1, 2)
+        scores = self.key(self.query(x))[:, None] @ slots.transpose(1, 2)
         weights = torch.softmax(scores * self.scale + (EMPTY * filled - EMPTY)[:, None], dim=-1)
         return (weights @ slots)[:, 0]
 
