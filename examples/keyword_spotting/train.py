@@ -40,7 +40,7 @@ NAMES = {False: "lmuformer-spoken-digits", True: "lmuformer-spiking-spoken-digit
 SETTINGS = ("seed", "batch", "lr", "weight_decay", "spiking", "held_out")
 WARMUP = 50  # steps
 JUDGED = 3  # the last 1 / JUDGED of a recording's frames, and the silence after it, carry the loss
-NOISE, SHAKEN = 3.0, 6  # steps of int8 on every layer's result, in the last 1 / SHAKEN of the epochs
+NOISE, SHAKEN = 5.0, 6  # steps of int8 on every layer's result, in the last 1 / SHAKEN of the epochs
 CALIBRATION = 20  # recordings of all speakers in turn, and two in a row of each digit
 
 
@@ -130,14 +130,16 @@ def main() -> None:
         counts = f"{len(data.labels):,} training and {len(test.labels)} test recordings"
         for line in describe(run, arguments.epochs, counts):
             log(line)
-        log(f"# AdamW, {WARMUP} steps of warm-up, cosine; noise of {NOISE:g} steps in the last 1/{SHAKEN} of it")
+        log(f"# AdamW, {WARMUP} steps of warm-up, cosine")
         log("# other speed, loudness, background, silent bands and frames")
 
     shaking = Shaking(model)
 
     def losses(random: torch.Generator) -> Iterator[Tensor]:
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=random)))  # of dropout and noise
-        shaking.steps = NOISE if run.epoch * SHAKEN >= arguments.epochs * (SHAKEN - 1) else 0.0
+        if run.epoch * SHAKEN >= arguments.epochs * (SHAKEN - 1) and not shaking.steps:
+            log(f"# noise of {NOISE:g} steps from here")
+            shaking.steps = NOISE
         for x, begin, end, labels in batches(random):
             yield batch_loss(model.parallel(x, *model.reset(len(x)))[0], begin, end, labels)
 

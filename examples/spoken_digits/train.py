@@ -34,7 +34,7 @@ SETTINGS = ("model", "seed", "batch", "lr", "weight_decay", "carried", "doubt", 
 OWN: dict[str, dict[str, float]] = {  # defaults of single models
     "aaren-spoken-digits": {"epochs": 25, "lr": 3e-3, "carried": 0.2},  # it cannot forget the word before
     "deltanet-spoken-digits": {"epochs": 20, "noise": 6.0, "doubt": 0.6},
-    "gtrxl-spoken-digits": {"epochs": 30, "lr": 5e-3},
+    "gtrxl-spoken-digits": {"epochs": 30, "lr": 4e-3},
     "hmt-spoken-digits": {"lr": 3e-3},
     "lstm-spoken-digits": {"epochs": 30},
 }
@@ -76,7 +76,8 @@ def augment(x: Tensor, random: torch.Generator) -> Tensor:
 def batch_loss(logits: Tensor, steps: int, lengths: Tensor, labels: Tensor, doubt: float) -> Tensor:
     """Mean cross-entropy over the last quarter of each utterance's frames, and the mean entropy of all answers.
 
-    Segments count from one before that quarter on, so that a short word has two. The entropy keeps answers from hanging between two digits, where rounding decides.
+    Segments count from one before that quarter on, so that a short word has two. The entropy keeps
+    answers from hanging between two digits, where rounding decides.
 
     Args:
         logits: float [B, T', classes]; T' is `steps` for a model that takes a frame at a time, fewer for segments.
