@@ -107,7 +107,7 @@ def load_checkpoint(module: nn.Module, path: Path) -> None:
         raise UsageError(f"checkpoint {path} does not exist")
     try:
         if path.suffix == ".onnx":
-            loaded = _initializers(path, module)
+            loaded: Any = _initializers(path, module)
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a foreign file fails in torch, zipfile or pickle with a type of its own

@@ -5,11 +5,10 @@
     .venv/bin/python scripts/drift.py --write                                    and puts it into docs/models.md
 
 The stream is recordings of spoken digits one after another, those of the test first, in random order, without a reset
-(but for the models whose contract is one). The float model
-runs in ONNX Runtime, the compiled program as C on this machine (the same bits as on the board); each keeps its own
-state. Agreement is the share of steps where both name the same digit, error is ||y - y_float|| / ||y_float|| of the
-logits. Instructions, RAM and flash are of the STM32F746, simulated. Ends with 1 when a model fails the limits of
-`edgec.quantize.drift`.
+(but for the models whose contract is one). The float model runs in ONNX Runtime, the compiled program as C on this
+machine (the same bits as on the board); each keeps its own state. Agreement is the share of steps where both name the
+same digit, error is ||y - y_float|| / ||y_float|| of the logits. Instructions, RAM and flash are of the STM32F746,
+simulated. Ends with 1 when a model fails the limits of `edgec.quantize.drift`.
 """
 
 from __future__ import annotations
@@ -175,7 +174,7 @@ def main() -> None:
     print("\n".join(rows))
     for case in (known[name] for name in args.model or known):
         text, passes = row(case, args.data, args.steps)
-        print(text, "" if passes else "FAILS", flush=True)
+        print(text if passes else f"{text} fails", flush=True)
         rows.append(text)
         passed &= passes
     if args.write:

@@ -7,6 +7,7 @@ import ctypes
 import re
 import struct
 import subprocess
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -88,8 +89,12 @@ def recurrent() -> tuple[Model, Program, dict[str, np.ndarray]]:
     return *made("streaming/recurrent_16_64_32.onnx", samples), samples
 
 
-# Instructions of one step may not grow beyond these.
-@pytest.mark.parametrize(("core", "ceiling"), [(M33, 12_500), (M3, 34_500), (M0PLUS, 59_000)])
+PLAIN = {"ring_write_s8", "ring_write_s16", "ring_read_s8", "ring_read_s16", "ring_rotate_s8", "ring_rotate_s16"}
+"""Operators whose hand-written kernels need nothing of the core."""
+
+
+# Instructions of one step, its memory in int16, may not grow beyond these.
+@pytest.mark.parametrize(("core", "ceiling"), [(M33, 12_800), (M3, 42_000), (M0PLUS, 72_500)])
 def test_a_recurrent_step_has_the_same_bits_on_every_core(
     core: str, ceiling: int, recurrent: tuple[Model, Program, dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
@@ -130,11 +135,11 @@ def test_a_float32_program_has_the_same_bits_with_an_fpu_and_without(tmp_path: P
 
 @pytest.mark.parametrize("core", CORES)
 def test_every_operator_computes_its_definition_on_every_core(core: str, tmp_path: Path) -> None:
-    """Generated C on all, and beside it the hand-written kernels on the core that has the DSP set."""
+    """Generated C on all, and beside it the hand-written kernels: all on the core with the DSP set, else plain copies."""
     cases = test_operators.sampled(int.from_bytes(core.encode()[-3:], "big"), 2 if core == M33 else 1, 0)
     parts = list(test_operators.in_parts(cases, most=60_000))
-    by_hand = sum(test_operators.check(part, core, tmp_path / str(i)).total() for i, part in enumerate(parts))
-    assert by_hand >= 20 if core == M33 else by_hand == 0
+    by_hand = sum((test_operators.check(part, core, tmp_path / str(i)) for i, part in enumerate(parts)), Counter[str]())
+    assert by_hand.total() >= 20 if core == M33 else set(by_hand) <= PLAIN
 
 
 # --- what a core does not have, the simulated board does not have either

@@ -103,7 +103,7 @@ def test_a_changed_model_in_an_artifact_is_refused(patches_f746: Compiled, step_
     assert "has no model.onnx" in edgec("verify", copy, "--input", patches_f746.samples).err
 
 
-def test_a_float32_program_is_compared_by_distance_and_its_c_bit_for_bit(patches_f746: Compiled, tmp_path: Path) -> None:
+def test_a_float32_program_is_compared_by_distance_its_c_bit_for_bit(patches_f746: Compiled, tmp_path: Path) -> None:
     options = "--precision", "float32", "--input", patches_f746.samples, "--steps", "2", "--json"
     answer = done("verify", patches_f746.model, *options).json
     assert [f["form"] for f in answer["outputs"]["logits"]] == ["float", "canonical", "host C", "board"]

@@ -183,19 +183,19 @@ class RingGraph:
                     waits[id(last)].add(id(node))
                     values.update(node.output if node.op_type == "Reshape" else [])
         held: dict[int, list[int]] = {}
-        for node, others in waits.items():
+        for reader, others in waits.items():
             for other in others:
-                held.setdefault(other, []).append(node)
+                held.setdefault(other, []).append(reader)
         ready = [(self.rank[id(n)], i) for i, n in enumerate(nodes) if not waits[id(n)]]
         place, order = {id(n): i for i, n in enumerate(nodes)}, []
         heapq.heapify(ready)
         while ready:
             _, i = heapq.heappop(ready)
             order.append(nodes[i])
-            for node in held.get(id(nodes[i]), []):
-                waits[node].discard(id(nodes[i]))
-                if not waits[node]:
-                    heapq.heappush(ready, (self.rank[node], place[node]))
+            for reader in held.get(id(nodes[i]), []):
+                waits[reader].discard(id(nodes[i]))
+                if not waits[reader]:
+                    heapq.heappush(ready, (self.rank[reader], place[reader]))
         if len(order) != len(nodes):
             raise AssertionError("a ring is written before all that reads its past")
         return order

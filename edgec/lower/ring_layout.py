@@ -70,7 +70,8 @@ def width(form: RingForm) -> int:
 def element_of(form: RingForm, at: Ids) -> Ids:
     """Which element of its row a place in the extended window is."""
     _, rows, inner = form.elements.shape
-    return at // (rows * inner) * inner + at % inner
+    element: Ids = at // (rows * inner) * inner + at % inner
+    return element
 
 
 def rotated_axis(rows: Ids, others: Ids, length: int) -> tuple[int, int] | None:

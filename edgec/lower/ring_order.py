@@ -140,7 +140,7 @@ def _pair(site: _Site) -> Settled | None:
             continue
         whole = replace(lies, outer=result[0], inner=result[1])
         other = _partner(site, second, spread[second], whole)
-        if other is not False:
+        if not isinstance(other, bool):
             return site.settled({first: lies, second: other}, whole)
     return None
 
