@@ -31,7 +31,7 @@ def main() -> None:
         log = (arguments.out / f"{speaker}.train.log").read_text().splitlines()
         lines += [f"{speaker:<9} {log[-1].removeprefix('# ')}"]
         scores += [float(log[-1].split("accuracy ")[1].split(",")[0])]
-        text = [log[0], *lines, f"mean of {len(scores)}: {sum(scores) / len(scores):.4f}"]
+        text = [log[0].rpartition(", held_out")[0], *lines, f"mean of {len(scores)}: {sum(scores) / len(scores):.4f}"]
         (arguments.out / "speakers.log").write_text("\n".join(text) + "\n")
     print(*text, sep="\n")
 
