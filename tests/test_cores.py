@@ -135,7 +135,7 @@ def test_a_float32_program_has_the_same_bits_with_an_fpu_and_without(tmp_path: P
 
 @pytest.mark.parametrize("core", CORES)
 def test_every_operator_computes_its_definition_on_every_core(core: str, tmp_path: Path) -> None:
-    """Generated C on all, and beside it the hand-written kernels: all on the core with the DSP set, else plain copies."""
+    """Generated C on all; the hand-written kernels beside it: all on the core with the DSP set, else plain copies."""
     cases = test_operators.sampled(int.from_bytes(core.encode()[-3:], "big"), 2 if core == M33 else 1, 0)
     parts = list(test_operators.in_parts(cases, most=60_000))
     by_hand = sum((test_operators.check(part, core, tmp_path / str(i)) for i, part in enumerate(parts)), Counter[str]())

@@ -74,7 +74,7 @@ def test_noise_comes_in_training_alone_and_within_its_steps(train):
 
 
 def synthetic_words(folder: Path) -> Path:
-    """A data set in the form of fsdd.npz: thirty words of each digit for training and one for test, tones of their own."""
+    """A data set in the form of fsdd.npz: thirty words of each digit for training, one for test, tones of their own."""
     random, words = np.random.default_rng(0), []
     numbers = [(digit, index) for index in (0, *range(5, 35)) for digit in range(10)]
     for digit, index in numbers:
