@@ -60,7 +60,7 @@ class Check:
         weight_bytes: weights alone.
         requantization_bytes: biases and multipliers of int8 layers (biases of float32 ones).
         ram_bound, ram_bound_at: the lower bound with the state, and the node or port where it is reached.
-        state_bytes: the part of it that is state.
+        state_bytes: the part of it that is state, in int8 with that precision: some states may need more.
         ram_everything: all activations at once and the state: more than any plan needs, scratch aside.
         ram_have, flash_have: what the target has; 0 for a target without memories.
         ram_span: the largest RAM without a gap.

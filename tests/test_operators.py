@@ -354,16 +354,20 @@ def test_boards_compute_the_definition(tmp_path: Path, board: str) -> None:
 # --- claims of `Access`, by execution on the host
 
 
+def as_bytes(values: np.ndarray) -> np.ndarray:
+    return np.frombuffer(values.tobytes(), np.int8)
+
+
 class Laid:
     """Memory with x at a distance before or after y, guarded on both sides."""
 
     def __init__(self, x: np.ndarray, y_bytes: int, distance: int) -> None:
         """y begins `distance` bytes after x."""
-        room = 64 + max(0, -distance)
-        self.memory = np.full(room + max(x.size, distance + y_bytes) + 64, GUARD, np.int8)
+        room = 64 + -(-max(0, -distance) // 8) * 8
+        self.memory = np.full(room + max(x.nbytes, distance + y_bytes) + 64, GUARD, np.int8)
         self._x, self._y, self._y_bytes = room, room + distance, y_bytes
-        self.memory[room : room + x.size] = x.ravel()
-        self._used = (min(self._x, self._y), max(room + x.size, self._y + y_bytes))
+        self.memory[room : room + x.nbytes] = as_bytes(x)
+        self._used = (min(self._x, self._y), max(room + x.nbytes, self._y + y_bytes))
 
     @property
     def x(self) -> int:
@@ -418,8 +422,9 @@ def case_of(batch: Batch, step: int) -> tuple[Operator, Case]:
 
 def test_claims_are_all_executed() -> None:
     claims = {
-        Access.ELEMENTWISE: {"table_s8", "add_s8", "mul_s8", "div_s8", "extreme_s8", "select_s8"},
-        Access.IN_ROWS: {"softmax_s8", "masked_softmax_s8", "layer_norm_s8", "rms_norm_s8", "attention_s8"},
+        Access.ELEMENTWISE: {"table_s8", "add_s8", "mul_s8", "div_s8", "extreme_s8", "select_s8", "ring_cursor_s32"},
+        Access.IN_ROWS: {"softmax_s8", "masked_softmax_s8", "layer_norm_s8", "rms_norm_s8", "attention_s8"}
+        | {"ring_write_s8", "ring_write_s16"},
     }
     for access, names in {**claims, Access.ROWS: {"linear_s8", "linear_table_s8", "linear_add_s8"}}.items():
         assert names == {n for n, op in operators().items() if op.access is access}
@@ -435,10 +440,11 @@ def test_the_output_may_replace_the_first_input(access: tuple[Batch, HostFunctio
         wanted = op.run(case.inputs, case.attrs)
         if wanted.shape != case.inputs[0].shape:
             continue  # no place to take
-        for distance in (0, -wanted.shape[-1]):  # in its place, and a row before it
-            laid = Laid(case.inputs[0], wanted.size, distance)
+        row = wanted.shape[-1] * wanted.itemsize
+        for distance in (0, -row):  # in its place, and a row before it
+            laid = Laid(case.inputs[0], wanted.nbytes, distance)
             functions.call(step, addresses(batch, step, laid.x, laid.y))
-            assert np.array_equal(laid.result(), wanted.ravel()), (op.name, case.types, distance)
+            assert np.array_equal(laid.result(), as_bytes(wanted)), (op.name, case.types, distance)
 
 
 def test_the_output_of_elementwise_operators_may_replace_any_input_of_its_shape(
@@ -448,7 +454,7 @@ def test_the_output_of_elementwise_operators_may_replace_any_input_of_its_shape(
     tried = 0
     for step in steps_of(batch, Access.ELEMENTWISE):
         op, case = case_of(batch, step)
-        if op.inputs[1] in op.constants or case.inputs[0].shape != case.inputs[1].shape:
+        if {*op.inputs[1:2]} <= {*op.constants} or case.inputs[0].shape != case.inputs[1].shape:
             continue
         tried += 1
         call, laid = batch.program.calls[step], Laid(case.inputs[1], case.inputs[1].size, 0)

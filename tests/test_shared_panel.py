@@ -43,8 +43,10 @@ def selected(program: Program) -> tuple[Program, list[Implementation]]:
 
 
 def applied(tiling: Tiling, program: Program, kernels: list[Implementation]) -> tuple[Program, list[Implementation]]:
-    def implement(part: Program, call: Call, panel: int, packed: Mapping[str, str]) -> tuple[Call, Implementation]:
-        return select_kernel(part, call, BOARD.cpu.features, "auto", MACHINE, panel, packed)
+    def implement(
+        part: Program, call: Call, panel: int, packed: Mapping[str, str], only: str | None
+    ) -> tuple[Call, Implementation]:
+        return select_kernel(part, call, BOARD.cpu.features, "auto", MACHINE, panel, packed, only)
 
     def pack(part: Program, call: Call, implementation: Implementation) -> tuple[Call, Implementation]:
         return share_packing(part, call, implementation, MACHINE)

@@ -94,12 +94,14 @@ def select_kernel(
     machine: Machine = TYPICAL,
     panel_rows: int = 0,
     shared: Mapping[str, str] | None = None,
+    only: str | None = None,
 ) -> tuple[Call, Implementation]:
     """The kernel of one more call of a program for which kernels are selected: what it reads packed exists already.
 
-    `shared` has the packed tensor of each input that a step of `share_packing` packed.
+    `shared` has the packed tensor of each input that a step of `share_packing` packed. `only` names the one
+    hand-written kernel that may be chosen.
     """
-    return _select(program, call, features, choice, machine, panel_rows, shared or {})[-1]
+    return _select(program, call, features, choice, machine, panel_rows, shared or {}, only)[-1]
 
 
 def shared_packing(program: Program, call: Call, implementation: Implementation, machine: Machine) -> Prepared | None:
@@ -139,10 +141,12 @@ def _select(
     machine: Machine,
     panel_rows: int = 0,
     shared: Mapping[str, str] = MappingProxyType({}),
+    only: str | None = None,
 ) -> list[tuple[Call, Implementation]]:
     """The call with its kernel, behind the steps that prepare its inputs."""
     declined = []
-    for kernel in kernels_for(call.op, features) if choice == "auto" else ():
+    offered = kernels_for(call.op, features) if choice == "auto" else ()
+    for kernel in (k for k in offered if only in (None, k.name)):
         view = replace(_view(program, call, machine, panel_rows), packed=frozenset(shared))
         reason = kernel.accepts(view)
         if reason is None:

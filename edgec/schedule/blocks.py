@@ -17,9 +17,9 @@ from edgec.schedule.stages import Blocking, Stage
 from edgec.schedule.tile import Tiling
 
 Step = tuple[Call, Implementation]
-Implement = Callable[[Program, Call, int, Mapping[str, str]], Step]
+Implement = Callable[[Program, Call, int, Mapping[str, str], str | None], Step]
 """The kernel of a call on a block of rows, that packs so many at a time; what it reads packed exists already, by the
-input's role where other calls read it too."""
+input's role where other calls read it too. Then the name of the only hand-written kernel that will do, if it is one."""
 Pack = Callable[[Program, Call, Implementation], Step]
 """The step that packs for a call on a block of rows what others can share; with the kernel of the whole call."""
 
@@ -96,7 +96,10 @@ class _Writer:
                 step, packing = self.pack(self.program, call, self.calls[work.step][1])
                 self._append(step, packing)
                 panels[group] = {get_operator(call.op).inputs[call.inputs.index(step.inputs[0])]: step.outputs[0]}
-            self._append(*self.implement(self.program, call, blocking.panel, panels.get(group, {})))
+            whole, implementation = self.calls[work.step]
+            # What is packed for one kernel is nothing to another, which may suit a block of one row better.
+            only = implementation.kernel if self.program.packed.keys() & set(whole.inputs) else None
+            self._append(*self.implement(self.program, call, blocking.panel, panels.get(group, {}), only))
             for value in work.rows:
                 if value in local and last[value] == 2 * i + 1 and (value, 0) in work.over and work.writes in local:
                     self._take(local[value], local[work.writes])

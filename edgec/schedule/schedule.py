@@ -137,8 +137,10 @@ class Form:
         """The scheduled program and the kernel of every call."""
         features, machine = target.cpu.features, machine_of(target)
 
-        def implement(part: Program, call: Call, panel: int, packed: Mapping[str, str]) -> tuple[Call, Implementation]:
-            return select_kernel(part, call, features, choice, machine, panel, packed)
+        def implement(
+            part: Program, call: Call, panel: int, packed: Mapping[str, str], only: str | None
+        ) -> tuple[Call, Implementation]:
+            return select_kernel(part, call, features, choice, machine, panel, packed, only)
 
         def pack(part: Program, call: Call, implementation: Implementation) -> tuple[Call, Implementation]:
             return share_packing(part, call, implementation, machine)
