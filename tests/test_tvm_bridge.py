@@ -19,9 +19,11 @@ from edgec.device.runner import open_runner
 from edgec.emit.model import Built
 from edgec.kernels.select import select_kernels
 from edgec.model import Model
+from edgec.operators import TensorType, get_operator
 from edgec.program import Port, Program
 from edgec.schedule.memories import place_in_memories
 from edgec.target import load_target
+from edgec.tvm_bridge.kernels import function_name
 from edgec.tvm_bridge.pipeline import Lowered, through_tvm
 from tests.small_models import Graph, Shapes, attention_block
 
@@ -216,3 +218,15 @@ def test_layers_of_one_structure_share_a_function_and_keep_their_names(tmp_path:
     ]  # fmt: skip
     assert [call.outputs for call in calls] == [("t2",), ("t5",), ("t8",), ("y",)]
     assert calls[0].function == calls[2].function
+
+
+def test_functions_of_different_weights_have_different_names() -> None:
+    """Two convolutions over rings of one shape: calls of one name would share the code of the first."""
+    ring, cursor, vector = TensorType((1, 6, 2), "int8"), TensorType((1,), "int32"), TensorType((5,), "int32")
+    names = set()
+    for taps in (1, 2, 3):
+        weights = TensorType((5, taps, 2), "int8")
+        types = [ring, cursor, weights, vector, vector, TensorType((5,), "uint8"), TensorType((1,), "int32")]
+        names.add(function_name(get_operator("causal_conv1d_s8"), types, {"dilation": 1, "wide": 0}))
+    assert len(names) == 3
+    assert all("1x6x2" in name for name in names)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,11 +20,17 @@ SCRIPTED = "edgec.scripted"
 
 
 def function_name(op: Operator, types: Sequence[TensorType], attrs: Mapping[str, Any]) -> str:
-    """`linear_s8_49x64x64x192`: the operator and the dimensions of its activations and weights."""
+    """`linear_s8_49x64x64x192`: the operator and the dimensions of its activations and weights.
+
+    Calls of one name share a function, so the name tells all that the code depends on: vectors of constants are as long
+    as the weights say.
+    """
     named = max(len(op.inputs) - len(op.constants), 2)
-    dims = "x".join(str(d) for t in types[:named] for d in t.shape)
+    dims = "x".join(str(d) for i, t in enumerate(types) if i < named or len(t.shape) > 1 for d in t.shape)
+    initials = Counter(key[0] for key in attrs)
     extra = "".join(
-        f"_{key[0]}{'_'.join(str(v) for v in value) if isinstance(value, (list, tuple)) else value}"
+        f"_{key[0] if initials[key[0]] == 1 else key}"
+        f"{'_'.join(str(v) for v in value) if isinstance(value, (list, tuple)) else value}"
         for key, value in sorted(attrs.items())
         if value != 0
     )

@@ -37,7 +37,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DEFAULT, help="folder of the data sets (EDGEC_DATA)")
-    parser.add_argument("--checkpoint", type=Path, default=HERE / "lmu_psmnist.pt")
+    parser.add_argument("--checkpoint", type=Path, default=HERE / "lmu_psmnist_warp.pt")
     parser.add_argument("--images", type=int, default=1000, help="test images that the program classifies")
     parser.add_argument("--target", default="stm32f746")
     arguments = parser.parse_args()
