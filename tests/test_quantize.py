@@ -284,6 +284,27 @@ def test_relu_range_reaches_back_through_reshape_and_loses_nothing() -> None:
     assert q.params("z")[1] == -128  # all 256 steps for the positive half
 
 
+@pytest.mark.parametrize(("op", "reach", "step"), [("Sigmoid", 7.0, 1 / 256), ("Tanh", 3.5, 1 / 128)])
+def test_steps_are_not_spent_where_a_bounded_function_is_flat(op: str, reach: float, step: float) -> None:
+    """Inputs far beyond the bend: the range ends where the result is its bound to a quarter of a step."""
+    bound = {"Sigmoid": lambda v: 1 / (1 + math.exp(-v)), "Tanh": math.tanh}[op]
+    assert 1 - bound(reach) < step / 4 <= 1 - bound(reach - 0.5)
+    for also_read in (False, True):
+        g = Graph()
+        h = g.gemm(g.input("x", 4, 8), 8, 6)
+        results = [g.op(op, h, out="z"), *([g.op("Neg", h, out="n")] if also_read else [])]
+        model = g.model(*results)
+        samples = {"x": 40 * samples_for(model, 64)["x"]}
+        q = Qdq(quantize(model, samples))
+        (node,) = q.nodes(op)
+        scale, zero_point = q.params(node.input[0])
+        low, high = scale * (-128 - zero_point), scale * (127 - zero_point)
+        if also_read:  # by something that is not flat
+            assert high - low > 4 * reach
+        else:
+            assert -reach - scale <= low < high <= reach + scale
+
+
 def test_relu_directly_behind_gemm_is_one_rounding() -> None:
     g = Graph()
     model = g.model(g.op("Relu", g.gemm(g.input("x", 4, 8), 8, 6), out="z"))

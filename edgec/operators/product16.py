@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from edgec.operators.access import Orders, Rows, default_orders, default_rows
 from edgec.operators.elementwise import broadcast_pair
-from edgec.operators.int16 import binary_point, check_bits, sample_quant, sample_wide, saturated
+from edgec.operators.int16 import AddS16, binary_point, check_bits, sample_quant, sample_wide, saturated
 from edgec.operators.integer import Int32, as_int32
 from edgec.operators.record import Access, Array, Case, TensorType, operator
 
@@ -83,15 +82,8 @@ class MulS16:
 
         return mul_s16
 
-    @staticmethod
-    def rows_read(types: Sequence[TensorType], a: int, b: int, y: int) -> Rows:
-        shapes = [t.shape for t in types]
-        return default_rows(Access.ELEMENTWISE, shapes, shapes[0], 2)
-
-    @staticmethod
-    def read_order(types: Sequence[TensorType], a: int, b: int, y: int) -> Orders:
-        shapes = [t.shape for t in types]
-        return default_orders(Access.ELEMENTWISE, shapes, shapes[0], 2)
+    rows_read = staticmethod(AddS16.rows_read)
+    read_order = staticmethod(AddS16.read_order)
 
     @staticmethod
     def samples(rng: np.random.Generator) -> Iterator[Case]:
