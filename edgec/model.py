@@ -94,7 +94,7 @@ class Model:
 
     def macs(self) -> int:
         """Multiply-accumulates of one run: Gemm, MatMul and Conv of the canonical graph (static shapes)."""
-        return sum(_node_macs(node, shapes) for shapes in [value_shapes(self.proto)] for node in self.proto.graph.node)
+        return sum(node_macs(node, shapes) for shapes in [value_shapes(self.proto)] for node in self.proto.graph.node)
 
 
 def value_shapes(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
@@ -391,7 +391,8 @@ def _infos(values: Iterable[onnx.ValueInfoProto]) -> list[TensorInfo]:
     ]
 
 
-def _node_macs(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
+def node_macs(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Multiply-accumulates of one node; 0 for other operators than Gemm, MatMul and Conv."""
     if node.op_type not in ("Gemm", "MatMul", "Conv"):
         return 0
     out, a, w = shapes[node.output[0]], shapes[node.input[0]], shapes[node.input[1]]

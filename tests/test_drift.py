@@ -69,7 +69,11 @@ def test_repeated_inputs_are_compared_with_themselves() -> None:
     """An error that is large in the second half of the samples only does not grow from turn to turn."""
     turn = np.where(np.arange(300) < 150, 0.25, 0.95) * MOST_ERROR
     assert judged(np.tile(turn, 4), period=300).passes
-    assert judged(np.tile(turn, 4), period=300).fifths() == ((300, 600), (900, 1200))
+    assert judged(np.tile(turn, 4), period=300).spans() == ((300, 600), (900, 1200))
+    assert judged(np.zeros(1000)).spans() == ((100, 550), (550, 1000))
+    for steps in (1, 2, 3, 9):
+        (early, middle), (late, end) = judged(np.full(steps, 0.01)).spans()
+        assert 0 <= early < middle <= late + (steps == 1) <= end == steps
     assert not judged(turn).passes
 
 

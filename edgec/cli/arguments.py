@@ -42,6 +42,13 @@ class Equalize(enum.StrEnum):
     OFF = "off"
 
 
+class LayerWidth(enum.StrEnum):
+    """Width of what no state demands to be wider."""
+
+    AUTO = "auto"
+    INT8 = "int8"
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Calibration = Annotated[
     Path | None,
@@ -95,6 +102,14 @@ StateWidths = Annotated[
         "(repeatable).",
     ),
 ]
+LayerWidths = Annotated[
+    LayerWidth,
+    typer.Option(
+        "--layer-width",
+        help="In models with states: auto makes as few layers as possible int16 or float where the outputs drift "
+        "whatever the states' width.",
+    ),
+]
 
 
 def read_model(
@@ -140,6 +155,7 @@ def read_recipe(
     model: Model,
     samples: Samples | None,
     widths: list[str] | None = None,
+    layers: LayerWidth = LayerWidth.AUTO,
 ) -> Recipe:
     """How to quantize, from the options of the command line."""
     from edgec.quantize.options import Recipe
@@ -150,6 +166,7 @@ def read_recipe(
         bias_correction=bias_correction,
         max_loss=max_loss,
         **_state_widths(widths or []),
+        layer_width=layers.value,
     )
     if labels is None:
         return recipe

@@ -23,6 +23,8 @@ from edgec.cli.arguments import (
     InputShape,
     Json,
     Labels,
+    LayerWidth,
+    LayerWidths,
     MaxLoss,
     Method,
     Precision,
@@ -89,6 +91,7 @@ def command(
     max_loss: MaxLoss = None,
     labels: Labels = None,
     state_width: StateWidths = None,
+    layer_width: LayerWidths = LayerWidth.AUTO,
     kernels: Annotated[Kernels, typer.Option(help="tvm builds without hand-written kernels.")] = Kernels.AUTO,
     optimize: Annotated[
         Optimize,
@@ -123,7 +126,7 @@ def command(
     tell("read the model")
     loaded = read_model(model, state, input_shape, input_norm, front_end)
     samples = read_samples(calibration, loaded)
-    recipe = read_recipe(method, equalize, bias_correction, max_loss, labels, loaded, samples, state_width)
+    recipe = read_recipe(method, equalize, bias_correction, max_loss, labels, loaded, samples, state_width, layer_width)
     from edgec.compile import Options, compile_model
 
     packages = [p.value for p in package or ()]

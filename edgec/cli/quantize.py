@@ -18,6 +18,8 @@ from edgec.cli.arguments import (
     InputShape,
     Json,
     Labels,
+    LayerWidth,
+    LayerWidths,
     MaxLoss,
     Method,
     State,
@@ -53,6 +55,7 @@ def command(
     max_loss: MaxLoss = None,
     labels: Labels = None,
     state_width: StateWidths = None,
+    layer_width: LayerWidths = LayerWidth.AUTO,
     report: Annotated[
         bool, typer.Option("--report", help="Which operator loses most, worst first, why, and what helps.")
     ] = False,
@@ -63,7 +66,7 @@ def command(
     tell("read the model")
     loaded = read_model(model, state, input_shape, input_norm)
     samples = read_samples(calibration, loaded)
-    recipe = read_recipe(method, equalize, bias_correction, max_loss, labels, loaded, samples, state_width)
+    recipe = read_recipe(method, equalize, bias_correction, max_loss, labels, loaded, samples, state_width, layer_width)
     if out is None and not report:
         raise UsageError("nothing to do", need="--out FILE, --report or both")
     tell("canonicalize, calibrate, quantize")

@@ -25,7 +25,7 @@ LEAST_AGREEMENT = 0.99
 MOST_ERROR = 0.02
 """||y - y_float|| / ||y_float|| over the whole stream: what any output may have."""
 MOST_GROWTH = 1.25
-"""Error of the last fifth of the steps beside that of the second fifth."""
+"""Error of the late steps beside that of the early ones (`Drift.spans`)."""
 HARMLESS = 0.25
 """Share of a limit below which growth does not count: it is noise."""
 STRETCHES = 20
@@ -54,7 +54,7 @@ class Verdict:
         criterion: "top-1" (agreement of at least 99 %) or "error" (at most 2 %): the one that it passes by, or the one
             that it was closest to.
         error, agreement: over all steps.
-        early, late: relative errors of the second fifth of the steps and of the last.
+        early, late: relative errors of early and of late steps (`Drift.spans`).
         grows: whether the error grew in between, and is not negligible.
     """
 
@@ -65,6 +65,11 @@ class Verdict:
     early: float
     late: float
     grows: bool
+
+    def within(self, errors: float, scores: float) -> bool:
+        """Whether the error, or the share of steps that disagree, is at most so large a share of what is allowed."""
+        agrees = self.agreement is not None and 1 - self.agreement <= scores * (1 - LEAST_AGREEMENT)
+        return (agrees or self.error <= errors * MOST_ERROR) and not self.grows
 
     def __str__(self) -> str:
         """Such as "top-1 99.6 %, error 1.2 %"."""
@@ -129,7 +134,12 @@ class Drift:
     @property
     def passes(self) -> bool:
         """Whether every output passes."""
-        return all(v.passes for v in self.verdicts().values())
+        return self.within(1.0, 1.0)
+
+    def within(self, errors: float, scores: float) -> bool:
+        """Whether every output has at most so large a share of the error, or of the disagreeing steps, that is allowed,
+        and does not grow."""
+        return all(v.within(errors, scores) for v in self.verdicts().values())
 
     @property
     def worst(self) -> Verdict:
@@ -146,22 +156,26 @@ class Drift:
         bounds = pairwise(edges(self.steps, stretches, spacing))
         return [Stretch(a, b, trace.error(a, b), trace.agreement(a, b)) for a, b in bounds]
 
-    def fifths(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Steps of the second fifth and of the last; of a stream that repeats, whole turns on the same inputs."""
-        fifth = max(self.steps // 5, 1)
+    def spans(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Early steps and late ones, whose errors are compared: two halves, when the first tenth is over.
+
+        Of a stream that repeats, the second fifth and the last, in whole turns on the same inputs.
+        """
+        fifth, tenth = self.steps // 5, self.steps // 10
         if self.period and self.steps >= 3 * self.period:
             fifth = max(fifth // self.period, 1) * self.period
             end = self.steps // self.period * self.period
             return (fifth, 2 * fifth), (end - fifth, end)
-        return (min(fifth, self.steps - 1), min(2 * fifth, self.steps)), (self.steps - fifth, self.steps)
+        middle = (tenth + self.steps) // 2
+        return (min(tenth, middle - 1), middle) if middle else (0, 1), (middle, self.steps)
 
     def _verdict(self, trace: Trace) -> Verdict:
         error, agreement = trace.error(0, self.steps), trace.agreement(0, self.steps)
-        early, late = (trace.error(*steps) for steps in self.fifths())
+        early, late = (trace.error(*steps) for steps in self.spans())
         by_score = agreement is not None and agreement >= LEAST_AGREEMENT
         criterion: Criterion = "top-1" if by_score or (agreement is not None and error > MOST_ERROR) else "error"
         # Relative and absolute: a signal that fades makes the first grow, one that swells the second.
-        noise = [sum(trace.noise[a:b]) / (b - a) for a, b in self.fifths()]
+        noise = [sum(trace.noise[a:b]) / (b - a) for a, b in self.spans()]
         grows = late > max(MOST_GROWTH * early, HARMLESS * MOST_ERROR) and noise[1] > MOST_GROWTH**2 * noise[0]
         return Verdict((by_score or error <= MOST_ERROR) and not grows, criterion, error, agreement, early, late, grows)
 

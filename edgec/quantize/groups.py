@@ -225,6 +225,9 @@ class Grouping:
                 return True
             if root in self.constants and any(user.name in self.regions.wide for user, _ in self.uses(root)):
                 return True
+            real = root in self._wide_states or (node is not None and node.name in self.regions.floating)
+            if real and any(user.name in self.regions.wide for user in self.consumers(root)):
+                return True
         return not self._int16_states.isdisjoint(group.roots)
 
     def _in_region(self, root: str) -> bool:
@@ -397,7 +400,8 @@ class Grouping:
         members: dict[str, list[str]] = {}
         for root in self._parent:
             members.setdefault(self._find(root), []).append(root)
-        right_operands = {self.root[node.input[1]] for node in self.nodes if node.op_type == "MatMul"}
+        products = [n for n in self.nodes if n.op_type == "MatMul" and n.name not in self.regions.floating]
+        right_operands = {self.root[node.input[1]] for node in products}
         groups = []
         for roots in members.values():
             observed = tuple(root for root in roots if root not in self._followers)

@@ -16,6 +16,7 @@ from edgec.quantize.ranges import METHODS, Method
 Equalize = Literal["auto", "on", "off"]
 Width = Literal["int8", "int16", "float32"]
 StateWidth = Literal["auto", "int8", "int16", "float32"]
+LayerWidth = Literal["auto", "int8"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Recipe:
         state_width: of the states whose old value goes into their new one (`state_width`); auto is the narrowest with
             which the outputs do not drift.
         state_widths: of single states, by the name of their input or output.
+        layer_width: of what no state demands to be wider, in models with states (`layer_width`); auto makes as little
+            of it int16 or float as keeps the outputs from drifting where int8 does not.
     """
 
     method: Method = "minmax"
@@ -46,6 +49,12 @@ class Recipe:
     scores: str | None = None
     state_width: StateWidth = "auto"
     state_widths: Mapping[str, Width] = field(default_factory=dict)
+    layer_width: LayerWidth = "auto"
+
+    @property
+    def layers_are_chosen(self) -> bool:
+        """Whether layers may become wider: not where the width of all states was chosen by hand."""
+        return self.layer_width == "auto" and self.state_width == "auto"
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -54,6 +63,8 @@ class Recipe:
             raise UsageError(f"equalize is {self.equalize!r}", need=" or ".join(get_args(Equalize)))
         if self.state_width not in get_args(StateWidth):
             raise UsageError(f"the width of states is {self.state_width!r}", need=" or ".join(get_args(StateWidth)))
+        if self.layer_width not in get_args(LayerWidth):
+            raise UsageError(f"the width of layers is {self.layer_width!r}", need=" or ".join(get_args(LayerWidth)))
         for name, width in self.state_widths.items():
             if width not in get_args(Width):
                 raise UsageError(f"the width of state {name} is {width!r}", need=" or ".join(get_args(Width)))

@@ -19,10 +19,11 @@ from edgec.quantize.bias_correction import correct_biases
 from edgec.quantize.dataset import check_samples, sha256_of
 from edgec.quantize.equalize import equalize
 from edgec.quantize.fidelity import Fidelity
+from edgec.quantize.layer_width import choose_layers
 from edgec.quantize.options import Recipe
 from edgec.quantize.plan import Plan, make_plan
 from edgec.quantize.ranges import Method
-from edgec.quantize.state_width import choose_widths
+from edgec.quantize.state_width import choose_states
 from edgec.quantize.widen import Widening, widen
 
 # Equalization must gain 1 dB on samples that it has not seen: all channels at the full range are cut more often.
@@ -115,8 +116,8 @@ def plan_quantization(model: Model, calibration: Mapping[str, np.ndarray] | None
         record["percentile"] = recipe.percentile
     record |= {"equalized": equalized, "bias_correction": recipe.bias_correction}
     record |= {"samples": plan.ranges.samples, "calibration_sha256": sha256_of(samples)}
-    widths = choose_widths(plan, samples, recipe)
-    plan, notes = widths.plan, list(widths.notes)
+    widths = choose_layers(choose_states(plan, samples, recipe), recipe)
+    plan, notes = widths.plan, widths.told()
     record |= widths.record
     if recipe.max_loss is not None:
         choice = widen(plan, Fidelity(model, samples, recipe.labels, recipe.scores), recipe.max_loss)

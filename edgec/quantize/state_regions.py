@@ -112,8 +112,8 @@ class Recurrence:
                 found.append(pair.input)
         return tuple(found)
 
-    def regions(self, levels: Mapping[str, Level]) -> Regions:
-        """The regions when states have these levels; those not named are int8."""
+    def regions(self, levels: Mapping[str, Level], layers: Collection[str] = ()) -> Regions:
+        """The regions when states have these levels, those not named int8, and these other nodes are wide too."""
         levels = {p.input: levels[p.input] for p in self.states if levels.get(p.input, "int8") != "int8"}
         pairs = [p for p in self.states if p.input in levels]
         cuts = self._cuts(p.output for p in pairs)
@@ -135,7 +135,11 @@ class Recurrence:
         while not (more := self._readers(floating, self._own(floating, levels)) - wide) <= floating:
             floating |= more
         floating |= self._norms_of(floating)
-        return Regions(levels, frozenset(wide), frozenset(floating))
+        layers = set(layers) - wide - floating
+        for part in self._parts([node.name for node in self.nodes if node.name in layers and node.op_type != "Gemm"]):
+            integer = all(self._has_int16_form(n) for n in self.nodes if n.name in part)
+            (wide if integer else floating).update(part)
+        return Regions(levels, frozenset(wide | (layers - floating)), frozenset(floating))
 
     def _has_int16_form(self, node: NodeProto) -> bool:
         """Whether the node's operator has one: a Relu or Clip as the end of a sum."""

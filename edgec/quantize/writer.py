@@ -150,8 +150,10 @@ class Writer:
             return read
         if node.op_type in LINEAR and node.name in grouping.regions.wide:
             return self._as_int16(name)
-        as_it_is = kind != "float" and (node.op_type in INHERITING or grouping.reads_wide(node))
-        return read if as_it_is or not quantized else self._narrowed(name)
+        wide = node.op_type in INHERITING or grouping.reads_wide(node)
+        if quantized and wide and kind == "float" and node.name in grouping.regions.wide:
+            return self._as_int16(name)
+        return read if (wide and kind != "float") or not quantized else self._narrowed(name)
 
     def _result(self, node: NodeProto, name: str) -> str:
         """Under which name a node of integers writes a result; what is behind it is written too."""
@@ -277,22 +279,27 @@ class Writer:
         return self._narrow[value]
 
     def _as_int16(self, value: str) -> str:
-        """The name under which layers of int16 see `value`: itself, or its int8 tensor as int16 in the same steps."""
-        if self._kind[value] == "int16":
+        """The name under which int16 nodes see `value`: itself, its float rounded, its int8 in the same steps."""
+        kind = self._kind[value]
+        if kind == "int16":
             return self._read_as.get(value, value)
         if value not in self._widened:
-            name = self._grouping.group(value).name
-            scale = self._store(f"{name}/scale16", np.array(self._scale16(value), np.float32))
-            names = [scale, self._store(f"{name}/zero_point16", np.array(0, np.int16))]
+            group = self._grouping.group(value)
+            if kind == "float":
+                read, names = self._read_as.get(value, value), list(self._param_initializers(group, "int16"))
+            else:
+                read, scale = self._narrowed(value), np.array(self._scale16(value), np.float32)
+                names = [self._store(f"{group.name}/scale16", scale)]
+                names.append(self._store(f"{group.name}/zero_point16", np.array(0, np.int16)))
             quantized, self._widened[value] = self._unique(f"{value}/q16"), self._unique(f"{value}/dq16")
-            self._nodes.append(self._node("QuantizeLinear", [self._narrowed(value), *names], quantized, value))
+            self._nodes.append(self._node("QuantizeLinear", [read, *names], quantized, value))
             self._nodes.append(self._node("DequantizeLinear", [quantized, *names], self._widened[value], value))
         return self._widened[value]
 
     def _scale16(self, value: str) -> float:
         """Scale of what `_as_int16` gives."""
         params = self._params[self._grouping.group(value).name]
-        return params.stored.scale if self._kind[value] == "int16" else params.narrow.scale
+        return params.narrow.scale if self._kind[value] == "int8" else params.stored.scale
 
     def _param_initializers(self, group: Group, kind: str) -> tuple[str, str]:
         key = (group.name, kind)

@@ -270,8 +270,8 @@ void edgec_mul_s8_dsp(const int8_t *a, const int8_t *b, const int32_t *constants
  * plane is transposed in blocks of four by four. */
 void edgec_strided_copy_s8_dsp(const int8_t *x, const int32_t *geometry, int8_t *y);
 
-/* concat_s8: y row = a row, b row; widths in bytes. */
-void edgec_concat_s8_dsp(const int8_t *a, const int8_t *b, int8_t *y, int32_t rows, int32_t a_bytes, int32_t b_bytes);
+/* concat_s8: y row = a row, b row of elements of any type; widths in bytes. */
+void edgec_concat_s8_dsp(const void *a, const void *b, int8_t *y, int32_t rows, int32_t a_bytes, int32_t b_bytes);
 
 /* take_s8: x [outer][axis][inner], y [outer][count][inner]; `fill` where an index is negative. */
 void edgec_take_s8_dsp(const int8_t *x, const int32_t *index, int8_t *y, int32_t outer, int32_t axis, int32_t inner,
