@@ -59,7 +59,7 @@ def attending() -> Model:
 
 
 def differences() -> Model:
-    """A layer over a window behind a learned row, whose result is little beside what it reads."""
+    """A layer over a window behind a learned row, whose result, cut at 0, is little beside what it reads."""
     g = Graph(11)
     x, past = g.input("x", 1, 4), g.input("past", 1, 3, 4)
     moved = g.op("Slice", past, *(g.constant(np.array([v])) for v in (1, 3, 1)))
@@ -67,7 +67,7 @@ def differences() -> Model:
     rows = g.reshape(g.op("Concat", g.normal(1, 1, 4), past_next, axis=1), 1, 16)
     weights = np.zeros((2, 16), np.float32)
     weights[0, [0, 8, 12]], weights[1, [1, 9, 13]] = (0.01, 1, -1), (0.01, -1, 1)  # steps of a slow stream
-    g.op("Gemm", rows, g.constant(weights), transB=1, out="y")
+    g.op("Relu", g.op("Gemm", rows, g.constant(weights), transB=1), out="y")
     return g.model("y", "past_next", states=[StatePair("past", "past_next")])
 
 

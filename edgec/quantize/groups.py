@@ -31,7 +31,7 @@ from edgec.passes.rms_norm_form import find_rms_norms
 from edgec.passes.softmax_mask import masked_scores
 from edgec.quantize.functions import find_functions
 from edgec.quantize.scheme import FIXED_OUTPUT
-from edgec.quantize.state_regions import NOWHERE, Regions
+from edgec.quantize.state_regions import CLAMPED, NOWHERE, Regions
 
 if TYPE_CHECKING:
     from edgec.model import Model
@@ -242,7 +242,7 @@ class Grouping:
         if involved.isdisjoint(self.regions.nodes) or involved <= self.regions.floating:
             return False
         clamped = all(user.op_type in CLAMPS for user, _ in self.uses(value))
-        return not (involved <= self.regions.wide and clamped and self.producer[value].op_type in WIDE_PRODUCERS)
+        return not (involved <= self.regions.wide and clamped and self.producer[value].op_type in CLAMPED)
 
     def _widenable(self, root: str) -> bool:
         node = self.producer.get(root)

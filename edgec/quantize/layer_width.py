@@ -20,7 +20,7 @@ from edgec.errors import UnsupportedError
 from edgec.model import node_macs, value_shapes
 from edgec.quantize.drift import Drift
 from edgec.quantize.drift_test import LOST, MARGINS
-from edgec.quantize.groups import CLAMPS, INHERITING, Grouping
+from edgec.quantize.groups import INHERITING, Grouping
 from edgec.quantize.options import Recipe
 from edgec.quantize.plan import Plan
 from edgec.quantize.state_regions import Level, Recurrence
@@ -175,7 +175,7 @@ class _Search:
         nodes_of: dict[str, list[NodeProto]] = {}
         for node in grouping.nodes:
             if node.name not in taken and node.op_type not in INHERITING:
-                nodes_of.setdefault(_end(grouping, node), []).append(node)
+                nodes_of.setdefault(grouping.end_of(node), []).append(node)
         for fused in nodes_of.values():
             sizes = [prod(shapes.get(name, ())) for node in fused for name in (*node.input, *node.output) if name]
             macs = sum(node_macs(node, shapes) for node in fused if node.op_type != "Gemm")
@@ -193,14 +193,3 @@ class _Search:
                 if maker is not None and maker.name in names:
                     found.add(node.name)
         return found
-
-
-def _end(grouping: Grouping, node: NodeProto) -> str:
-    """The value in which nodes that are one operator end: what is fused goes on, but a clamp stands alone."""
-    output = str(node.output[0])
-    while output in grouping.fused:
-        user = grouping.uses(output)[0][0]
-        if user.op_type in CLAMPS:
-            break
-        output = str(user.output[0])
-    return output

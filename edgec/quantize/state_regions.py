@@ -38,6 +38,8 @@ STORED: dict[Level, str] = {"int8": "int8", "int16": "int16", "int16 in float": 
 LAYERS = frozenset({"Gemm", "Conv", "ConvTranspose"})
 SUMS = frozenset({"Add", "Sub"})
 CLAMPS = frozenset({"Relu", "Clip"})
+CLAMPED = SUMS | {"Gemm"}
+"""Operators whose int16 form may end in a clamp."""
 INT16_NODES = SUMS | MOVEMENT | {"Gemm", "Mul", "Concat"}
 """Operators with an int16 form. A Gemm has int16 weights."""
 CONTRACTING = frozenset({"MatMul", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"})
@@ -142,11 +144,11 @@ class Recurrence:
         return Regions(levels, frozenset(wide | (layers - floating)), frozenset(floating))
 
     def _has_int16_form(self, node: NodeProto) -> bool:
-        """Whether the node's operator has one: a Relu or Clip as the end of a sum."""
+        """Whether the node's operator has one: a Relu or Clip as the end of a sum or layer."""
         if node.op_type not in CLAMPS:
             return node.op_type in INT16_NODES
         summed, alone = self.producer.get(node.input[0]), len(self.users[node.input[0]]) == 1
-        return summed is not None and summed.op_type in SUMS and alone and node.input[0] not in self.outputs
+        return summed is not None and summed.op_type in CLAMPED and alone and node.input[0] not in self.outputs
 
     # ---- ways -------------------------------------------------------------------------------------------
 
