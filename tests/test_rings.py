@@ -15,6 +15,7 @@ from edgec.compile import Options, make_program
 from edgec.lower.lower import lower_to_integers
 from edgec.model import Model, load_model
 from edgec.operators import get_operator
+from edgec.quantize.options import Recipe
 
 
 def mean_of(g: Stream, window: str, axis: int) -> str:
@@ -170,7 +171,8 @@ def test_a_cache_of_somebody_elses_file(tmp_path: Path) -> None:
     file = foreign(tmp_path / "cache.onnx", 6, 2, 4)
     model = load_model(file, states=["past_k:present_k", "past_v:present_v"])
     rng = np.random.default_rng(1)
-    program = make_program(model, Options(calibration={"x": rng.normal(0, 1, (30, 1, 1, 8)).astype(np.float32)}))
+    samples = {"x": rng.normal(0, 1, (30, 1, 1, 8)).astype(np.float32)}
+    program = make_program(model, Options(calibration=samples, recipe=Recipe(layer_width="int8")))
     made = [c.op for c in program.calls]
     assert made.count("ring_write_s8") == 2
     assert "attention_s8" in made

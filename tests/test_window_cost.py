@@ -43,7 +43,8 @@ def test_a_step_with_a_delay_line_costs_the_same_however_long_it_is(tmp_path: Pa
     found = []
     for window in (4, 64):
         model, out = echo(tmp_path / f"echo{window}.onnx", window), tmp_path / f"out{window}"
-        done("compile", model, "--target", "stm32f746", "--calibration", tmp_path / "x.npz", "--out", out)
+        options = ("--calibration", tmp_path / "x.npz", "--layer-width", "int8")
+        done("compile", model, "--target", "stm32f746", *options, "--out", out)
         artifact = load_artifact(out)
         assert artifact.manifest["ram"]["state_bytes"] in range(window * WIDTH, window * WIDTH + 9)
         found.append(costs(out))
@@ -74,7 +75,8 @@ def test_of_a_transformer_with_memory_only_attention_over_the_window_grows(tmp_p
             states=[("k", "k_next", 0.0), ("v", "v_next", 0.0)],
         )
         out = tmp_path / f"out{window}"
-        done("compile", path, "--target", "stm32f746", "--calibration", tmp_path / "x.npz", "--out", out)
+        options = ("--calibration", tmp_path / "x.npz", "--layer-width", "int8")
+        done("compile", path, "--target", "stm32f746", *options, "--out", out)
         found.append(costs(out))
     assert found[0].keys() == found[1].keys()
     grown = {

@@ -165,8 +165,7 @@ def read_recipe(
         equalize=equalize.value,
         bias_correction=bias_correction,
         max_loss=max_loss,
-        **_state_widths(widths or []),
-        layer_width=layers.value,
+        **width_fields(widths, layers),
     )
     if labels is None:
         return recipe
@@ -180,10 +179,11 @@ def read_recipe(
     return dataclasses.replace(recipe, labels=truth.classes, scores=truth.output)
 
 
-def _state_widths(texts: list[str]) -> dict[str, Any]:
-    """Fields of a recipe: the width of all states and of those that are named."""
+def width_fields(states: list[str] | None, layers: LayerWidth) -> dict[str, Any]:
+    """Fields of a recipe: the width of all states, of those that are named, and of layers."""
+    texts = states or []
     common, named = [t for t in texts if "=" not in t], [t.rpartition("=") for t in texts if "=" in t]
-    found: dict[str, Any] = {"state_widths": {name: width for name, _, width in named}}
+    found: dict[str, Any] = {"state_widths": {name: width for name, _, width in named}, "layer_width": layers.value}
     return found | ({"state_width": common[-1]} if common else {})
 
 

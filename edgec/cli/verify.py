@@ -19,10 +19,14 @@ from edgec.cli.arguments import (
     InputNorm,
     InputShape,
     Json,
+    LayerWidth,
+    LayerWidths,
     Precision,
     State,
+    StateWidths,
     read_model,
     read_samples,
+    width_fields,
 )
 from edgec.cli.output import counter, print_json, progress, table
 from edgec.errors import DeviceError, UsageError
@@ -77,6 +81,8 @@ def command(
     input_shape: InputShape = None,
     input_norm: InputNorm = None,
     front_end: FrontEnd = None,
+    state_width: StateWidths = None,
+    layer_width: LayerWidths = LayerWidth.AUTO,
     report: Annotated[
         Path | None, typer.Option(help="Write the report of the program (see `edgec report`), with the drift drawn.")
     ] = None,
@@ -89,8 +95,14 @@ def command(
         if place.is_dir():
             from edgec.verify import subject_of_artifact
 
-            given = {"--target": target, "--calibration": calibration, "--state": state, "--input-shape": input_shape}
+            given: dict[str, object] = {
+                "--target": target,
+                "--calibration": calibration,
+                "--state": state,
+                "--input-shape": input_shape,
+            }
             given |= {"--input-norm": input_norm, "--front-end": front_end, "--checkpoint": checkpoint}
+            given |= {"--state-width": state_width, "--layer-width": layer_width is not LayerWidth.AUTO}
             refused = [option for option, value in given.items() if value]
             if refused:
                 raise UsageError(f"{', '.join(refused)} is for models: {subject} is compiled already")
@@ -119,6 +131,7 @@ def command(
                     input_shape,
                     input_norm,
                     front_end,
+                    width_fields(state_width, layer_width),
                 ),
                 tell,
             )
@@ -138,6 +151,7 @@ class _Choice:
     shapes: list[str] | None
     norms: list[str] | None
     front_end: str | None
+    widths: dict[str, Any]
 
 
 def _exported(name: str, checkpoint: Path | None, folder: Path) -> tuple[Path, dict[str, Form]]:
@@ -166,7 +180,9 @@ def _compiled(
     if calibration is None and choice.precision is Precision.INT8:
         calibration = {name: array[:MOST_CALIBRATION] for name, array in samples.items()}
         notes.append("calibrated on the samples that are compared: give --calibration")
-    options = Options(choice.precision.value, calibration=calibration)
+    from edgec.quantize.options import Recipe
+
+    options = Options(choice.precision.value, calibration=calibration, recipe=Recipe(**choice.widths))
     return subject_of_model(model, chosen, options, out, tell, forms), samples, notes
 
 
