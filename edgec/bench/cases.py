@@ -11,6 +11,7 @@ import numpy as np
 from edgec.errors import UsageError
 from edgec.operators import Case, get_operator
 from edgec.operators.elementwise import add_params
+from edgec.operators.float_border import dequantize_params, quantize_params
 from edgec.operators.int16 import add_params as add_params16
 from edgec.operators.int16 import requantize_params
 from edgec.operators.integer import Int8, Int32, multipliers, product
@@ -300,6 +301,16 @@ def _mul16(rows: int, width: int, b: int, a: int = 16) -> Callable[[], Case]:
     return lambda: Case((left, right, params), {"a": a, "b": b, "y": 16})
 
 
+def _quantize_f32(n: int, bits: int) -> Callable[[], Case]:
+    x = np.random.default_rng(n).normal(0, 1, n).astype(np.float32)
+    return lambda: Case((x, quantize_params(3 / 2 ** (bits - 1), 3 if bits == 8 else 0, bits)), {"y": bits})
+
+
+def _dequantize_f32(n: int, bits: int) -> Callable[[], Case]:
+    x = np.random.default_rng(n).integers(-(2 ** (bits - 1)), 2 ** (bits - 1), n).astype(f"int{bits}")
+    return lambda: Case((x, dequantize_params(0.01, 3 if bits == 8 else 0)), {"x": bits})
+
+
 _CMSIS_LINEAR = "CMSIS-NN 1.67 to 2.25"
 CASES: tuple[BenchCase, ...] = (
     BenchCase("linear_s8", "48x192x192", _linear(48, 192, 192), 0.90, _CMSIS_LINEAR),
@@ -382,5 +393,9 @@ CASES: tuple[BenchCase, ...] = (
     BenchCase("mul_s16", "64x96 and int8", _mul16(64, 96, 8)),
     BenchCase("mul_s16", "64x96", _mul16(64, 96, 16)),
     BenchCase("mul_s16", "64x96, both int8", _mul16(64, 96, 8, 8)),
+    BenchCase("quantize_f32", "1024 to int8", _quantize_f32(1024, 8)),
+    BenchCase("quantize_f32", "1024 to int16", _quantize_f32(1024, 16)),
+    BenchCase("dequantize_f32", "1024, int8", _dequantize_f32(1024, 8)),
+    BenchCase("dequantize_f32", "1024, int16", _dequantize_f32(1024, 16)),
     BenchCase("concat_s16", "64x48 and 64x48", lambda: Case((_wide((64, 48)), _wide((64, 48), 1)))),
 )

@@ -36,6 +36,7 @@ FAMILIES = (
     "int16",
     "linear16",
     "product16",
+    "float_border",
 )
 
 

@@ -319,6 +319,11 @@ void edgec_linear_s16_dsp(const void *x, const uint32_t *w_packed, const int32_t
 void edgec_mul_s16_dsp(const void *a, const void *b, const int32_t *constants, void *y, int32_t rows, int32_t width,
                        int32_t b_row_step, int32_t b_step, int32_t bytes);
 
+/* quantize_f32, dequantize_f32: pointers to integers of any alignment. params: the bits of the float32 scale, of low and
+ * high where floats become integers, then the zero point, which is 0 for integers of two bytes. */
+void edgec_quantize_f32_dsp(const float *x, const int32_t *params, int8_t *y, int32_t n, int32_t y_bytes);
+void edgec_dequantize_f32_dsp(const void *x, const int32_t *params, float *y, int32_t n, int32_t x_bytes);
+
 /* log_mel_s8 of rings int16 [streams][rows][hop] of any alignment; hop and size are even. Constants as the operator has
  * them. Of a stream all is read before a byte of its results is written.
  *
