@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far every trained model with memory drifts from float along a stream of speech: a table of docs/models.md.
 
-    .venv/bin/python scripts/drift.py [--steps N] [--model NAME] [--data DIR]    prints the table
-    .venv/bin/python scripts/drift.py --write                                    and puts it into docs/models.md
+    .venv/bin/python scripts/drift.py [--steps N] [--model NAME] [--seed N] [--data DIR]  prints the table
+    .venv/bin/python scripts/drift.py --write                                       and puts it into docs/models.md
 
-The stream is recordings of spoken digits one after another, those of the test first, in random order, without a reset
-(but for the models whose contract is one). The float model runs in ONNX Runtime, the compiled program as C on this
-machine (the same bits as on the board); each keeps its own state. Agreement is the share of steps where both name the
-same digit, error is ||y - y_float|| / ||y_float|| of the logits. Instructions, RAM and flash are of the STM32F746,
-simulated. Ends with 1 when a model fails the limits of `edgec.quantize.drift`.
+The stream is recordings of spoken digits one after another, those of the test first, in the order of a seed, without a
+reset. The float model runs in ONNX Runtime on log-mel frames, the compiled program as C on this machine (the same bits
+as on the board); each keeps its own state. The program gets the same frames, or the sound itself where it has a front
+end of its own. Agreement is the share of steps where both name the same digit, error is ||y - y_float|| / ||y_float||
+of the logits. Instructions, RAM and flash are of the STM32F746, simulated. Ends with 1 when a model fails the limits of
+`edgec.quantize.drift`.
 """
 
 from __future__ import annotations
@@ -17,42 +18,48 @@ import argparse
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgec.artifact import Artifact
+from edgec.artifact import MODEL_COPY, Artifact
 from edgec.compile import Options, compile_model
-from edgec.model import Model, TensorInfo, load_model
+from edgec.front_end import front_end_of
+from edgec.model import Model, load_model
 from edgec.models.registry import get_model
 from edgec.quantize.calibrate import run_stream
 from edgec.quantize.drift import Drift, Trace, measure
-from edgec.quantize.options import Recipe, StateWidth
+from edgec.quantize.quantize import record_of
 from edgec.run import profile_artifact, run_artifact
 from edgec.target import load_target
 
 ROOT = Path(__file__).resolve().parents[1]
-DIGITS = ROOT / "examples" / "spoken_digits"
+DIGITS, SOUND = (ROOT / "examples" / name for name in ("spoken_digits", "keyword_spotting"))
 PAGE = ROOT / "docs" / "models.md"
-# Where the widths that the quantizer finds are not the ones: of a stream as short as calibration it cannot know that u
-# and w of a running softmax grow for ever, and the LSTM's cell is just good enough in int16 there.
-WIDTHS: dict[str, StateWidth] = {"aaren-spoken-digits": "float32", "lstm-spoken-digits": "float32"}
-RESET = {"aaren-spoken-digits"}
-"""Models that never forget: their contract is a reset before each word."""
 MARKS = ("<!-- table: scripts/drift.py -->", "<!-- end -->")
-sys.path[:0] = [str(ROOT / "examples"), str(DIGITS)]
+sys.path[:0] = [str(ROOT / "examples"), str(DIGITS), str(SOUND)]
 from data_folder import DEFAULT  # noqa: E402
-from features import load_fsdd  # noqa: E402
+from features import HOP, log_mel  # noqa: E402
+from recordings import at_speed, calibration_of, heard, hops, load  # noqa: E402
 
 Floats = npt.NDArray[np.float32]
+Pcm = npt.NDArray[np.int16]
 HEAD = (
-    "| model | row | parameters | state B | widths | top-1 | first, last tenth | error | first, last tenth "
-    "| instructions | RAM B | flash B |"
+    "| model | row | parameters | state B | states | wide layers | top-1 | first, last tenth | error "
+    "| first, last tenth | instructions | RAM B | flash B |"
 )
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What the float model gets at each step and what the program gets, [S, *shape] each."""
+
+    frames: Floats
+    given: npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -64,78 +71,72 @@ class Case:
     calibration: Path
 
 
-def cases(folder: Path) -> dict[str, Case]:
-    """The trained models in a folder of the trainer, by registered name."""
-    found = {}
-    for path in sorted(folder.glob("*.onnx")):
-        own = folder / f"calibration_{path.stem}.npz"
-        calibration = own if own.exists() else folder / "calibration.npz"
-        name = path.stem.replace("_", "-")
-        found[name] = Case(name, path, calibration)
+def stream(model: Model, words: Sequence[Pcm], steps: int) -> Stream:
+    """The first steps of words one after another, without a reset.
+
+    A program with a front end hears them as one sound. The others get the frames of each by itself, a segment of them
+    at a step where the model takes segments.
+    """
+    shape = model.inputs[0].shape
+    if front_end_of(model):
+        sound = np.concatenate(words)[: steps * HOP]
+        found = Stream(heard(sound).reshape(-1, *shape), hops(sound))
+    else:
+        frames = np.concatenate([log_mel(word) for word in words])
+        segment = int(np.prod(shape)) // shape[-1]
+        frames = frames[: min(len(frames) // segment, steps) * segment].reshape(-1, *shape)
+        found = Stream(frames, frames)
+    if len(found.frames) < steps:
+        sys.exit(f"error: the recordings are {steps - len(found.frames):,} steps short of {steps:,}")
     return found
 
 
-def streams(data: Path, given: TensorInfo, steps: int, reset: bool) -> list[Floats]:
-    """`steps` samples of an input: test recordings one after another, then training recordings.
-
-    One stream, or one for each recording where a reset comes before each.
-    """
-    random, found, left = np.random.default_rng(0), list[Floats](), steps
-    segment = int(np.prod(given.shape)) // given.shape[-1]
-    for part in ("test", "train"):
-        recordings = load_fsdd(data, part).frames
-        order = [recordings[i] for i in random.permutation(len(recordings))]
-        for frames in order if reset else [np.concatenate(order)]:
-            samples = frames[: len(frames) // segment * segment].reshape(-1, *given.shape)[:left]
-            found += [samples] if len(samples) else []
-            left -= len(samples)
-    if left:
-        sys.exit(f"error: the recordings are {left:,} steps short of {steps:,}")
-    return found if reset else [np.concatenate(found)]
+def cases(*folders: Path) -> dict[str, Case]:
+    """The trained models in folders of the trainers, by registered name."""
+    found = {}
+    for path in (path for folder in folders for path in sorted(folder.glob("*.onnx"))):
+        name = path.stem.replace("_", "-")
+        found[name] = Case(name, path, calibration_of(path))
+    return found
 
 
-def drift_along(artifact: Artifact, model: Model, stretches: list[Floats], name: str) -> Drift:
-    """The program on this machine beside the float model, each on its own state; a reset before each stretch."""
-    (given,), outputs, steps = model.inputs, [value.name for value in model.outputs], sum(map(len, stretches))
-
-    def compiled() -> Iterator[dict[str, npt.NDArray[np.float32]]]:
-        done = 0
-        for stretch in stretches:
-            found = run_artifact(artifact, {given.name: stretch}, "host-c")
-            done += len(stretch)
-            if sys.stderr.isatty():
-                print(f"{name}: step {done:,} of {steps:,}", end="\r", file=sys.stderr, flush=True)
-            for step in range(len(stretch)):
-                yield {output: found[output][step] for output in outputs}
-
-    wanted = chain.from_iterable(run_stream(model, {given.name: stretch}, outputs) for stretch in stretches)
-    return measure(wanted, {name: compiled()})[name]
+def in_order(data: Path, seed: int, speed: float) -> list[Pcm]:
+    """All recordings, so many times as fast: those of the test in random order, then those of the training part."""
+    random, (train, test) = np.random.default_rng(seed), load(data)
+    words = [part.pcm[i] for part in (test, train) for i in random.permutation(len(part.pcm))]
+    return words if speed == 1 else [at_speed(word, speed) for word in words]
 
 
-def row(case: Case, data: Path, steps: int) -> tuple[str, bool]:
+def drift_along(artifact: Artifact, model: Model, along: Stream, name: str) -> Drift:
+    """The program on this machine beside the float model, each on its own state."""
+    (source,), (given,) = model.inputs, artifact.inputs
+    outputs = [value.name for value in model.outputs]
+    found = run_artifact(artifact, {given.name: along.given}, "host-c")
+    compiled = ({output: found[output][step] for output in outputs} for step in range(len(along.given)))
+    return measure(run_stream(model, {source.name: along.frames}, outputs), {name: compiled})[name]
+
+
+def row(case: Case, words: Sequence[Pcm], steps: int) -> tuple[str, bool]:
     """A row of the table, and whether the model stays within the limits."""
     model, record = load_model(case.path), get_model(case.name)
     with np.load(case.calibration) as arrays:
         calibration = {model.inputs[0].name: arrays[model.inputs[0].name]}
-    recipe = Recipe(state_width=WIDTHS.get(case.name, "auto"))
     with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
-        artifact = compile_model(
-            model,
-            load_target("stm32f746"),
-            Path(folder) / "artifact",
-            Options(calibration=calibration, recipe=recipe),
-        )
-        stretches = streams(data, model.inputs[0], steps, case.name in RESET)
-        drift = drift_along(artifact, model, stretches, case.name)
-        instructions = profile_artifact(artifact, calibration)["instructions"]
+        options = Options(calibration=calibration)
+        artifact = compile_model(model, load_target("stm32f746"), Path(folder) / "artifact", options)
+        along = stream(model, words, steps)
+        drift = drift_along(artifact, model, along, case.name)
+        instructions = profile_artifact(artifact, {artifact.inputs[0].name: along.given})["instructions"]
+        wide = record_of(load_model(artifact.path / MODEL_COPY)).get("wide_layers", [])
     m = artifact.manifest
     (trace,), (verdict,) = drift.outputs.values(), drift.verdicts().values()
     cells = [
-        f"`{case.name}`" + (", a reset before each recording" if case.name in RESET else ""),
+        f"`{case.name}`",
         str(record.row or ""),
         f"{sum(p.numel() for p in record.build().parameters()):,}",
         f"{m['ram']['state_bytes']:,}",
         widths(artifact),
+        str(len(wide)),
         *shares(trace, steps),
         f"{instructions:,}",
         f"{m['ram']['total_bytes']:,}",
@@ -165,15 +166,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DEFAULT, help="folder of the data sets (EDGEC_DATA)")
     parser.add_argument("--steps", type=int, default=10_000)
-    parser.add_argument("--models", type=Path, default=DIGITS, help="folder with what the trainer wrote")
+    parser.add_argument("--seed", type=int, default=0, help="of the order of the recordings")
+    parser.add_argument("--speed", type=float, default=1.0, help="of the recordings: other voices, which nothing saw")
+    parser.add_argument(
+        "--models", type=Path, nargs="+", default=[DIGITS, SOUND], help="folders with what the trainers wrote"
+    )
     parser.add_argument("--model", action="append", help="only this one")
     parser.add_argument("--write", action="store_true", help="put the table into docs/models.md")
     args = parser.parse_args()
-    known = cases(args.models)
+    known, words = cases(*args.models), in_order(args.data, args.seed, args.speed)
     rows, passed = [HEAD, "|" + "---|" * (HEAD.count("|") - 1)], True
     print("\n".join(rows))
     for case in (known[name] for name in args.model or known):
-        text, passes = row(case, args.data, args.steps)
+        text, passes = row(case, words, args.steps)
         print(text if passes else f"{text} fails", flush=True)
         rows.append(text)
         passed &= passes

@@ -62,15 +62,57 @@ def test_loss_counts_the_ends_and_all_doubt(train, segment, doubt):
     assert got == pytest.approx(np.mean(losses) + doubt * np.mean(entropies))
 
 
-def test_noise_comes_in_training_alone_and_within_its_steps(train):
-    layer = torch.nn.Sequential(torch.nn.Linear(5, 7))
-    x = torch.randn(100, 5, generator=torch.Generator().manual_seed(0))
+@pytest.fixture
+def noise(train):
+    """A maker of noise, for each call the same."""
+    from training.rounding_noise import RoundingNoise
+
+    def made(steps, **which):
+        drawn = RoundingNoise(**which)
+        drawn.draw(steps, torch.Generator().manual_seed(1))
+        return drawn
+
+    return made
+
+
+def test_noise_comes_where_it_is_entered_and_within_its_steps(noise):
+    layer, x = torch.nn.Linear(5, 7), torch.randn(100, 5, generator=torch.Generator().manual_seed(0))
     clean = layer(x).detach()
-    train.shake(layer, 3.0, torch.Generator().manual_seed(1))
+    with noise(3.0, readers=frozenset()):
+        shaken = layer(x).detach()
     step = float(clean.max() - clean.min()) / 255
-    noise = (layer(x).detach() - clean) / step
-    assert 1.4 < float(noise.abs().max()) <= 1.501
-    assert torch.equal(layer.eval()(x).detach(), clean)
+    seen = (shaken - clean) / step
+    assert 1.4 < float(seen.abs().max()) <= 1.501
+    assert abs(float(seen.mean())) < 0.1
+    with noise(0.0):
+        assert torch.equal(layer(x).detach(), clean)
+    assert torch.equal(layer(x).detach(), clean)
+
+
+def test_noise_before_a_layer_is_of_what_it_reads(noise):
+    x = torch.randn(100, 5, generator=torch.Generator().manual_seed(0))
+    with noise(2.0, writers=frozenset()):
+        seen = torch.nn.functional.linear(x, torch.eye(5)) - x
+    step = float(x.max() - x.min()) / 255
+    assert 0.9 * step < float(seen.abs().max()) <= 1.001 * step
+
+
+def test_noise_leaves_masked_scores_and_weights(noise):
+    scores = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
+    scores[:, 4:] = -torch.inf
+    clean = scores.softmax(-1)
+    with noise(1.0):
+        weights = torch.softmax(scores, dim=-1)
+    assert (weights[:, 4:] == 0).all()
+    assert 0 < float((weights - clean).abs().max()) < 0.05
+
+
+def test_gradients_reach_the_range_unless_told(noise):
+    for shrink, reached in ((True, 2), (False, 0)):
+        x = torch.randn(100, generator=torch.Generator().manual_seed(0), requires_grad=True)
+        with noise(1.0, shrink=shrink):
+            (torch.tanh(x) - torch.Tensor.tanh(x)).sum().backward()
+        assert int((x.grad != 0).sum()) == reached
 
 
 def synthetic_words(folder: Path) -> Path:

@@ -13,6 +13,7 @@ import onnx
 import pytest
 
 from edgec.model import load_model
+from edgec.models.registry import get_model
 from edgec.quantize.dataset import load_samples
 from tests.torch_modules import torch
 
@@ -134,6 +135,38 @@ def test_checkpoint_of_other_settings_is_refused(tmp_path):
     Run(model, optimizers, {"seed": 0}, tmp_path / "c.pt").save()
     with pytest.raises(SystemExit, match="other settings"):
         Run(model, optimizers, {"seed": 1}, tmp_path / "c.pt")
+
+
+DIGITS = sorted((EXAMPLES / "spoken_digits").glob("*.onnx"))
+
+
+@pytest.mark.parametrize("path", DIGITS, ids=lambda path: path.stem)
+def test_a_trained_model_of_the_digits_is_the_one_of_the_zoo(path):
+    """Its file, the samples for the quantizer beside it, and the log of its training with the options of today."""
+    import train
+
+    record, model = get_model(path.stem.replace("_", "-")), load_model(path)
+    states = {source for source, *_ in record.states}
+    assert {(s.input, s.output, s.reset) for s in model.states} == set(record.states)
+    (given,) = model.inputs
+    assert {given.name: given.shape} == {name: x for name, x in record.inputs.items() if name not in states}
+    own = path.with_name(f"calibration_{path.stem}.npz")
+    calibration = own if own.exists() else path.with_name("calibration.npz")
+    assert load_samples(calibration, model.inputs)[given.name].shape[1:] == given.shape
+    assert max(path.stat().st_size, calibration.stat().st_size) < 400_000
+    first, second, *_, last = path.with_suffix(".train.log").read_text().splitlines()
+    assert set(train.SETTINGS) <= {part.split()[0] for part in first.split(" epochs, ")[1].split(", ")}
+    assert record.name in first
+    assert second.startswith(f"# {record.parameters:,} parameters;")
+    assert float(last.split("accuracy ")[1].split(",")[0]) >= 0.95
+
+
+def test_every_family_of_the_digits_is_shipped_trained():
+    import train
+
+    assert sorted(path.stem.replace("_", "-") for path in DIGITS) == sorted(
+        set(train.MODELS) - {"lmuformer-spoken-digits", "lmuformer-spiking-spoken-digits"}  # in an example of their own
+    )
 
 
 def test_keyword_model_ships_as_a_step_of_six_operators():

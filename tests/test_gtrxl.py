@@ -15,7 +15,7 @@ from tests.exported import exported
 from tests.torch_modules import run, torch, weights_of
 
 NAME = "gtrxl-spoken-digits"
-WINDOW, DIM, HEADS = 40, 32, 4
+WINDOW, DIM, HEADS, TAPS = 40, 32, 4, 5
 Array = np.ndarray[Any, Any]
 
 
@@ -68,30 +68,38 @@ def gate(x: Array, y: Array, w: dict[str, Array], name: str) -> Array:
     return (1 - z) * x + z * h
 
 
-def gtrxl(x: Array, memory: list[list[tuple[Array, Array]]], w: dict[str, Array]) -> Array:
-    e = dense(x, w, "embedding")
+def gtrxl(frames: list[Array], memory: list[list[tuple[Array, Array]]], w: dict[str, Array]) -> Array:
+    """Logits at the last of all frames so far; there were zeros before them."""
+    seen = [np.zeros(40)] * (TAPS - len(frames)) + frames[-TAPS:]
+    taps = w["stages.0.conv.weight"]  # [DIM, 40, TAPS]
+    e = w["stages.0.conv.bias"] + sum(taps[:, :, j] @ seen[j] for j in range(TAPS))
     for i, past in enumerate(memory):
-        n = f"layers.{i}."
+        n = f"stages.{i + 1}."
         a = attention(layer_norm(e, w, n + "norm1"), past, w, n + "attention.", WINDOW, HEADS, True)
         y = gate(e, np.maximum(a, 0), w, n + "gate1")
         hidden = np.maximum(dense(layer_norm(y, w, n + "norm2"), w, n + "expand"), 0)
         e = gate(y, np.maximum(dense(hidden, w, n + "contract"), 0), w, n + "gate2")
-    return dense(e, w, "out")
+    return dense(e, w, "head")
+
+
+def zero_state() -> list[Array]:
+    return [np.zeros((1, TAPS - 1, 40)), *[np.zeros((1, WINDOW, DIM))] * 4]
 
 
 def test_step_equals_its_equations_beyond_the_window() -> None:
     module = get_model(NAME).build()
     w = weights_of(module, seed=1)
-    random, memory = np.random.default_rng(2), [[], []]
-    state = [np.zeros((1, WINDOW, DIM))] * 4
+    random, frames, memory = np.random.default_rng(2), [], [[], []]
+    state = zero_state()
     for _ in range(WINDOW + 8):
         x = random.standard_normal(40)
-        wanted = gtrxl(x, memory, w)
+        frames.append(x)
+        wanted = gtrxl(frames, memory, w)
         logits, *state = run(module, x[None], *state)
         np.testing.assert_allclose(logits[0], wanted, atol=1e-4)
     for i, past in enumerate(memory):
         for j in range(2):  # the ring holds the last keys and values, oldest first
-            np.testing.assert_allclose(state[2 * i + j][0], [p[j] for p in past[-WINDOW:]], atol=1e-4)
+            np.testing.assert_allclose(state[1 + 2 * i + j][0], [p[j] for p in past[-WINDOW:]], atol=1e-4)
 
 
 @pytest.mark.parametrize("relative", [True, False])
@@ -118,7 +126,7 @@ def test_parallel_form_goes_on_from_any_state() -> None:
     module = get_model(NAME).build(seed=5)
     random = np.random.default_rng(6)
     x = random.standard_normal((3, 70, 40))
-    start = [random.standard_normal((3, WINDOW, DIM)) for _ in range(4)]
+    start = [random.standard_normal((3, *part.shape[1:])) for part in zero_state()]
     whole, *last = run(module.parallel, x, *start)
     state, pieces = start, []
     for piece in np.split(x, [1, 30, 31], axis=1):
@@ -133,10 +141,10 @@ def test_parallel_form_goes_on_from_any_state() -> None:
 
 
 def test_what_left_the_window_is_forgotten() -> None:
-    """Two layers of 40 steps: an answer depends on the last 79 steps and on no other."""
+    """Two layers of 40 steps on 5 taps: an answer depends on the last 83 steps and on no other."""
     module = get_model(NAME).build(seed=7)
-    x = np.random.default_rng(8).standard_normal((1, 2 * WINDOW + 1, 40))
-    zeros = [np.zeros((1, WINDOW, DIM))] * 4
+    x = np.random.default_rng(8).standard_normal((1, 2 * WINDOW + TAPS, 40))
+    zeros = zero_state()
     for step, equal in ((2, True), (3, False)):
         other = x.copy()
         other[:, :step] += 3.0
@@ -157,10 +165,12 @@ def test_a_shut_gate_makes_a_layer_the_identity() -> None:
     np.testing.assert_array_equal(run(layer, x, zeros, zeros)[0], x.astype(np.float32))
 
 
-def test_a_fresh_model_begins_near_the_identity() -> None:
-    gate = get_model(NAME).build().layers[0].gate1
+def test_a_fresh_gate_begins_near_the_identity() -> None:
+    from edgec.models.gtrxl import Gate
+
+    torch.manual_seed(12)
+    gate, (x, y) = Gate(DIM), np.random.default_rng(11).standard_normal((2, 1, DIM))
     assert (gate.wz.bias == -2).all()
-    x, y = np.random.default_rng(11).standard_normal((2, 1, DIM))
     assert np.abs(run(gate, x, y) - x).mean() < 0.3 * np.abs(x).mean()
 
 

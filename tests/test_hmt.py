@@ -28,10 +28,13 @@ def dense(x: Array, w: dict[str, Array], name: str) -> Array:
     return x @ w[f"{name}.weight"].T + w.get(f"{name}.bias", np.zeros(1))
 
 
-def layer_norm(x: Array, w: dict[str, Array], name: str, epsilon: float) -> Array:
+def standardised(x: Array, epsilon: float) -> Array:
     centred = x - x.mean(axis=-1, keepdims=True)
-    scaled = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon)
-    return scaled * w[f"{name}.weight"] + w[f"{name}.bias"]
+    return centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon)
+
+
+def layer_norm(x: Array, w: dict[str, Array], name: str, epsilon: float) -> Array:
+    return standardised(x, epsilon) * w[f"{name}.weight"] + w[f"{name}.bias"]
 
 
 def transformer(x: Array, w: dict[str, Array]) -> Array:
@@ -48,17 +51,17 @@ def transformer(x: Array, w: dict[str, Array]) -> Array:
         hidden = dense(layer_norm(x, w, n + "norm2", 1e-6), w, n + "expand")
         hidden = hidden * np.vectorize(lambda a: (1 + math.erf(a / math.sqrt(2))) / 2)(hidden)
         x = x + dense(hidden, w, n + "contract")
-    return layer_norm(x, w, "norm", 1e-5)
+    return standardised(x, 1e-5)
 
 
 def hmt(x: Array, memory: list[Array], sensory: Array, w: dict[str, Array]) -> tuple[Array, Array]:
     """(logits, sensory') of one segment [LENGTH, 40]; appends to `memory`, of which the last SLOTS count."""
-    e, s = dense(x, w, "embedding"), w["start"][0]
+    e, s = standardised(dense(x, w, "embedding.0"), 1e-5), w["start"][0]
     q = transformer(np.concatenate([s, e[: LENGTH // 2], s]), w)[-1]
     rows = np.array([np.zeros(DIM)] * max(0, SLOTS - len(memory)) + memory[-SLOTS:])
-    keys = rows @ w["recall.key.weight"]  # W_k M, a key for each slot
+    query = layer_norm(w["recall.key.weight"] @ w["recall.query.weight"] @ q, w, "recall.norm", 1e-5)
     empty = np.arange(SLOTS) < SLOTS - len(memory)
-    shares = softmax(keys @ (w["recall.query.weight"] @ q) / math.sqrt(DIM) - 10 * empty)
+    shares = softmax(rows @ query / math.sqrt(DIM) - 10 * empty)
     p = (shares @ rows)[None]
     h = transformer(np.concatenate([p, sensory, e, p]), w)
     memory.append(h[-1])
@@ -121,7 +124,7 @@ def test_state_stays_as_large_over_500_segments() -> None:
     for _ in range(500):
         _, *state = run(module, random.standard_normal((1, LENGTH, 40)), *state)
         assert [s.shape for s in state] == shapes
-    assert np.abs(state[0]).max() < 20  # rows of a LayerNorm: bounded by sqrt(D) times its gain
+    assert np.abs(state[0]).max() <= math.sqrt(DIM)  # rows of a LayerNorm without gains
 
 
 def test_read_and_gated_write_of_slots() -> None:
@@ -133,8 +136,8 @@ def test_read_and_gated_write_of_slots() -> None:
     read, write = SlotRead(5, 7, 3), GatedWrite(5, 6, 7)
     w, g = weights_of(read, seed=10), weights_of(write, seed=11)
     for b in range(2):
-        scores = [(w["query.weight"] @ x[b]) @ (w["key.weight"].T @ slot) / math.sqrt(3) for slot in slots[b]]
-        shares = softmax(np.array(scores) - 10 * (1 - filled[b]))
+        query = layer_norm(w["key.weight"] @ w["query.weight"] @ x[b], w, "norm", 1e-5)
+        shares = softmax(slots[b] @ query / math.sqrt(7) - 10 * (1 - filled[b]))
         np.testing.assert_allclose(run(read, x, slots, filled)[b], shares @ slots[b], atol=1e-5)
         gate = 1 / (1 + np.exp(-(g["gate.weight"] @ x[b] + g["gate.bias"])))
         content = g["content.weight"] @ x[b] + g["content.bias"]
@@ -154,6 +157,21 @@ def test_empty_slots_hardly_count(written: int) -> None:
     got = run(read, x, slots, (np.arange(6) >= 6 - written)[None])
     wanted = run(read, x, slots[:, 6 - written :], np.ones((1, written))) if written else np.zeros((1, 4))
     np.testing.assert_allclose(got, wanted, atol=2e-3)
+
+
+def test_scores_of_rows_of_a_norm_are_bounded_however_large_the_weights() -> None:
+    """Cauchy-Schwarz: two rows of size sqrt(dim), divided by sqrt(dim)."""
+    from edgec.models.layers.slot_memory import SlotRead
+
+    random, dim = np.random.default_rng(14), 9
+    slots = random.standard_normal((1, 6, dim))
+    slots -= slots.mean(axis=-1, keepdims=True)
+    slots *= math.sqrt(dim) / np.linalg.norm(slots, axis=-1, keepdims=True)
+    read = SlotRead(dim, dim, dim)
+    for weight in (read.query.weight, read.key.weight):
+        weight.data *= 1000
+    shares = run(read, slots[:, 2], slots, np.ones((1, 6))) @ np.linalg.pinv(slots[0])
+    assert shares.min() > np.exp(-2 * math.sqrt(dim)) / 6
 
 
 def test_exported_memory_is_drop_the_oldest_append_the_newest() -> None:

@@ -134,28 +134,48 @@ def test_the_form_is_that_with_fewer_macs(order, window, outputs, form):
 
 
 def neurons(x: np.ndarray, threshold: float, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Charge, fire, reset, as the paper's equations have them: x [T, C] -> spikes [T, C] and the last membranes."""
+    """Charge, fire, reset in whole steps of 2 / 127 of the threshold: x [T, C] -> spikes [T, C] and the last membranes.
+
+    h = v + (x - v) / 2 of the paper is half the sum, which fires at the threshold: at 127 steps of the sum.
+    """
+    step = 2 * threshold / 127
     spikes = np.zeros_like(x)
+    membranes = [round(value / step) for value in v]
     for t in range(len(x)):
         for c in range(x.shape[1]):
-            charged = v[c] + (x[t, c] - v[c]) / 2.0
-            spikes[t, c] = 1.0 if charged >= threshold else 0.0
-            v[c] = max(charged, -2 * threshold) * (1 - spikes[t, c])
-    return spikes, v
+            charged = max(-128, min(127, round(membranes[c] + max(-128.0, min(127.0, x[t, c] / step)))))
+            spikes[t, c] = 1.0 if charged == 127 else 0.0
+            membranes[c] = 0 if charged == 127 else charged // 2
+    return spikes, np.array(membranes) * step
 
 
 @pytest.mark.parametrize("threshold", [1.0, 0.5])
 def test_neurons_equal_their_equations(threshold):
     from edgec.models.layers.lif import LIF
 
-    x, v = 5 * sequence((1, 50, 4), seed=6) + 0.7, sequence((1, 4), seed=7).clamp(-2 * threshold, threshold)
-    spikes, last = neurons(x.numpy()[0], threshold, v.numpy()[0].copy())
+    step = 2 * threshold / 127
+    x, v = 3 * sequence((1, 50, 4), seed=6) + 0.7, step * (30 * sequence((1, 4), seed=7)).round().clamp(-64, 63)
+    spikes, last = neurons(x.numpy()[0], threshold, v.numpy()[0])
     found, after = stepped(LIF(threshold), x, [v])
     assert 0.05 < spikes.mean() < 0.95
     assert (x.numpy()[0] < -4 * threshold).any()  # far enough down to be held
     np.testing.assert_array_equal(found[0], spikes)
     np.testing.assert_allclose(after[0][0], last, atol=1e-12)
     assert_forms_agree(LIF(threshold), x, [v])
+
+
+def test_neurons_do_not_see_less_than_half_a_step():
+    """So rounding to such steps before them, as a program of int8 does, changes nothing."""
+    from edgec.models.layers.lif import LIF
+
+    neuron = LIF()
+    steps = torch.randint(-200, 200, (1, 60, 8), generator=torch.Generator().manual_seed(30)).double()
+    v = torch.zeros(1, 8, dtype=torch.float64)
+    wanted, last = neuron.parallel(steps * neuron.step, v)
+    found, other = neuron.parallel((steps + 0.98 * (torch.rand(steps.shape).double() - 0.5)) * neuron.step, v)
+    assert 0.05 < wanted.mean() < 0.95
+    assert torch.equal(found, wanted)
+    assert torch.equal(other, last)
 
 
 def test_gradient_of_a_neuron_is_that_of_the_soft_step_and_none_goes_through_the_reset():
@@ -171,19 +191,25 @@ def test_gradient_of_a_neuron_is_that_of_the_soft_step_and_none_goes_through_the
 
 
 def test_gradient_over_a_sequence_is_that_of_its_equations():
-    """The same neuron step by step, torch following every operation, the soft step in place of the hard one."""
+    """The same neuron step by step, torch following every operation: the soft step in place of the hard one, of the sum
+    that is not cut, and rounding and cutting without a gradient of their own."""
     from edgec.models.layers.lif import LIF
 
-    x, v = (3 * sequence((2, 9, 4), seed=19)).requires_grad_(), sequence((2, 4), seed=20).requires_grad_()
+    step = 2 / 127
+    x, v = (2 * sequence((2, 9, 4), seed=19)).requires_grad_(), (step * (20 * sequence((2, 4), seed=20)).round())
+    v.requires_grad_()
     weights, last_weights = sequence((2, 9, 4), seed=21), sequence((2, 4), seed=22)
     spikes, now = [], v
     for t in range(9):
-        charged = now + (x[:, t] - now) / 2
-        soft = torch.sigmoid(4 * (charged - 1))
-        spikes.append((charged >= 1).double() + soft - soft.detach())
-        now = torch.maximum(charged, torch.tensor(-2.0)) * (charged.detach() < 1)
+        charged = (now + x[:, t]) / 2
+        cut = ((now + x[:, t].clamp(-128 * step, 2)) / step).clamp(-128, 127).round().detach()
+        soft, fired = torch.sigmoid(4 * (charged - 1)), (cut == 127).double()
+        spikes.append(fired + soft - soft.detach())
+        below = (charged.detach() <= -128 / 127).double()
+        now = (torch.floor(cut / 2) * step + (1 - below) * (charged - charged.detach())) * (1 - fired)
     wanted = torch.autograd.grad((torch.stack(spikes, 1) * weights).sum() + (now * last_weights).sum(), (x, v))
     found_spikes, last = LIF().parallel(x, v)
+    assert torch.equal(found_spikes, torch.stack(spikes, 1).detach().round())
     found = torch.autograd.grad((found_spikes * weights).sum() + (last * last_weights).sum(), (x, v))
     for one, other in zip(found, wanted, strict=True):
         assert other.abs().max() > 0.1
@@ -240,15 +266,16 @@ def spiking_equations(x, w, order, sizes):
     def fire(value):
         return neurons(value, 1.0, np.zeros(value.shape[1]))[0]
 
+    x = np.rint(np.clip(x, -1.28, 3.82) / 0.34) * 0.34  # 16 levels
     for i in range(4):
         x = fire(normalized(convolved(x, w[f"embedding.{i}.layer.conv.weight"]), w, f"embedding.{i}"))
-    x = x + fire(normalized(convolved(x, w["embedding.4.layer.conv.weight"]), w, "embedding.4"))
+    x = x + 2 * fire(normalized(convolved(x, w["embedding.4.layer.conv.weight"]), w, "embedding.4"))
     for b in (f"blocks.{i}" for i in range(sizes["blocks"])):
         encoded = x @ w[f"{b}.encode.layer.weight"].T + w[f"{b}.encode.layer.bias"]
         u = fire(normalized(encoded, w, f"{b}.encode"))[:, 0]
         m = fire(normalized(last_window(order, sizes["window"], u), w, f"{b}.memory"))
         h = fire(normalized(np.concatenate([m, x], 1) @ w[f"{b}.mix.layer.weight"].T, w, f"{b}.mix"))
-        x = x + fire(normalized(h @ w[f"{b}.project.layer.weight"].T, w, f"{b}.project"))
+        x = x + 2 * fire(normalized(h @ w[f"{b}.project.layer.weight"].T, w, f"{b}.project"))
         inner = fire(normalized(x @ w[f"{b}.expand.layer.weight"].T, w, f"{b}.expand"))
         x = x + fire(normalized(inner @ w[f"{b}.contract.layer.weight"].T, w, f"{b}.contract"))
     return head(x, w, sizes["averaged"])

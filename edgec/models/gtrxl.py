@@ -10,14 +10,17 @@ and M the steps before it, as they entered the layer:
     g(x, y): r = sigmoid(y W_r + x U_r),  z = sigmoid(y W_z + x U_z - b),  h = tanh(y W_g + (r x) U_g),
              out = (1 - z) x + z h                      b = 2 at the start: the layer begins close to the identity
 
-before them one linear layer of the observation, behind them one for the logits (of a policy or of classes).
+before them an encoder of the observation, behind them a linear layer for the logits (of a policy or of classes).
 
-Our own reading: the state holds the keys and values of LN(M), [window, D] each, instead of M: LN and both projections
-see one step at a time, so for fixed weights it is the same number, and a step projects one row instead of the window.
-`window` counts the newest step. Rows before the first step are zero keys and values, where the paper has LN(0). u, v of
-the relative attention belong to a layer each. The gate's output is written x + z (h - x). Training: gradients flow
-through the memory within one call of `parallel`; the paper stops them at the border of a segment, which is what a
-trainer does that detaches the state between calls.
+Our own reading: the encoder, for images a convolutional network in the paper, is a linear layer, or for frames of
+speech a causal convolution over the last of them: attention tells neighbours apart by its position terms alone, with
+which the spoken digits end at 92 %. The state holds the keys and values of LN(M), [window, D] each, instead of M: LN
+and both projections see one step at a time, so for fixed weights it is the same number, and a step projects one row
+instead of the window. `window` counts the newest step. Rows before the first step are zero keys and values, where the
+paper has LN(0). u, v of the relative attention belong to a layer each. The gate's output is written x + z (h - x).
+Training: gradients flow through the memory within one call of `parallel`; the paper stops them at the border of a
+segment, which is what a trainer does that detaches the state between calls. The spoken digits begin with b = 0: a short
+training ends further on.
 
 `parallel` takes frames [B, T, inputs] and gives logits [B, T, classes]; the state of a fresh stream is zero.
 """
@@ -27,6 +30,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from edgec.models.layers.block_stack import BlockStack
+from edgec.models.layers.causal_conv import CausalConv1d
 from edgec.models.layers.kv_ring import WindowAttention
 from edgec.models.registry import register_model
 
@@ -57,15 +62,15 @@ class Gate(nn.Module):
 class Layer(nn.Module):
     """One gated layer: e float [B, D], keys and values float [B, window, D] -> (e', keys', values')."""
 
-    def __init__(self, dim: int, heads: int, window: int, hidden: int) -> None:
+    def __init__(self, dim: int, heads: int, window: int, hidden: int, bias: float = 2.0) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
         self.attention = WindowAttention(dim, heads, window)
-        self.gate1 = Gate(dim)
+        self.gate1 = Gate(dim, bias)
         self.norm2 = nn.LayerNorm(dim)
         self.expand = nn.Linear(dim, hidden)
         self.contract = nn.Linear(hidden, dim)
-        self.gate2 = Gate(dim)
+        self.gate2 = Gate(dim, bias)
 
     def forward(self, e: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One step."""
@@ -84,8 +89,10 @@ class Layer(nn.Module):
         return e_next
 
 
-class GTrXL(nn.Module):
-    """One step: x float [B, inputs], then keys and values float [B, window, D] of every layer -> logits, the same.
+class GTrXL(BlockStack):
+    """One step: x float [B, inputs], past [B, taps - 1, inputs], keys and values [B, window, D] of every layer.
+
+    -> logits float [B, classes] and the states after it. Without taps there is no past.
 
     Args:
         inputs: width of an observation.
@@ -95,48 +102,60 @@ class GTrXL(nn.Module):
         window: steps that a layer remembers, the newest included.
         hidden: width between the two layers of the MLP.
         classes: number of logits.
+        taps: observations that the encoder sees, the newest included; 1 is a linear layer.
+        bias: b of the gates at the start.
     """
 
-    def __init__(self, inputs: int, dim: int, layers: int, heads: int, window: int, hidden: int, classes: int) -> None:
-        super().__init__()
-        self.embedding = nn.Linear(inputs, dim)
-        self.layers = nn.ModuleList(Layer(dim, heads, window, hidden) for _ in range(layers))
-        self.out = nn.Linear(dim, classes)
-
-    def forward(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """One step of every sequence in the batch; the state of the first step is zero."""
-        e, after = self.embedding(x), []
-        for layer, keys, values in zip(self.layers, state[::2], state[1::2], strict=True):
-            e, keys, values = layer(e, keys, values)
-            after += [keys, values]
-        return self.out(e), *after
-
-    def parallel(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """All steps: x float [B, T, inputs] -> logits float [B, T, classes] and the state after the last step."""
-        e, after = self.embedding(x), []
-        for layer, keys, values in zip(self.layers, state[::2], state[1::2], strict=True):
-            assert isinstance(layer, Layer)
-            e, keys, values = layer.parallel(e, keys, values)
-            after += [keys, values]
-        return self.out(e), *after
+    def __init__(
+        self,
+        inputs: int,
+        dim: int,
+        layers: int,
+        heads: int,
+        window: int,
+        hidden: int,
+        classes: int,
+        taps: int = 1,
+        bias: float = 2.0,
+    ) -> None:
+        body = [Layer(dim, heads, window, hidden, bias) for _ in range(layers)]
+        states, head = [2] * layers, nn.Linear(dim, classes)
+        if taps == 1:
+            super().__init__(body, states, nn.Identity(), head, embedding=nn.Linear(inputs, dim))
+        else:
+            super().__init__([CausalConv1d(inputs, dim, taps), *body], [1, *states], nn.Identity(), head)
 
 
 @register_model(
     "gtrxl-spoken-digits",
-    description="one step of a gated transformer-XL on 40 log-mel bins, 2 layers over 40 steps, 10 classes, 50 k MACs",
+    description="one step of a gated transformer-XL on 40 log-mel bins, 2 layers over 40 steps, 10 classes, 55 k MACs",
     source="Parisotto et al., Stabilizing Transformers for Reinforcement Learning, ICML 2020, arXiv:1910.06764",
-    parameters=45_610,
-    inputs={"frame": (1, 40), "k0": (1, 40, 32), "v0": (1, 40, 32), "k1": (1, 40, 32), "v1": (1, 40, 32)},
+    parameters=50_730,
+    inputs={
+        "frame": (1, 40),
+        "past": (1, 4, 40),
+        "k0": (1, 40, 32),
+        "v0": (1, 40, 32),
+        "k1": (1, 40, 32),
+        "v1": (1, 40, 32),
+    },
     outputs={
         "logits": (1, 10),
+        "past_next": (1, 4, 40),
         "k0_next": (1, 40, 32),
         "v0_next": (1, 40, 32),
         "k1_next": (1, 40, 32),
         "v1_next": (1, 40, 32),
     },
-    states=(("k0", "k0_next", 0.0), ("v0", "v0_next", 0.0), ("k1", "k1_next", 0.0), ("v1", "v1_next", 0.0)),
+    states=(
+        ("past", "past_next", 0.0),
+        ("k0", "k0_next", 0.0),
+        ("v0", "v0_next", 0.0),
+        ("k1", "k1_next", 0.0),
+        ("v1", "v1_next", 0.0),
+    ),
     row=19,
 )
 def gtrxl_spoken_digits() -> nn.Module:
-    """Frames of 40 log-mel bins, 2 layers of width 32, 4 heads, 40 steps of memory each, hidden 64."""
-    return GTrXL(inputs=40, dim=32, layers=2, heads=4, window=40, hidden=64, classes=10)
+    """Frames of 40 log-mel bins, 5 taps, 2 layers of width 32, 4 heads, 40 steps of memory each, hidden 64."""
+    return GTrXL(inputs=40, dim=32, layers=2, heads=4, window=40, hidden=64, classes=10, taps=5, bias=0.0)

@@ -2,16 +2,18 @@
 """Hierarchical memory transformer: segments of a stream, each read with what a memory of earlier segments recalls.
 
 Source: Z. He et al., "HMT: Hierarchical Memory Transformer for Efficient Long Context Language Processing", NAACL 2025
-(arXiv:2405.06067), section 3; row 1. For segment x_n of L frames, with E = embedding(x_n) and f a transformer:
+(arXiv:2405.06067), section 3; row 1. For segment x_n of L frames, with E = LN(embedding(x_n)) and f a transformer:
 
     q_n = last(f([s; E[:L/2]; s]))                         summary; s is learned
-    p_n = softmax((W_q q_n) (W_k M)^T / sqrt(depth)) M     recall from the filled slots of the memory M [slots, D]
+    p_n = softmax(LN(W_k^T W_q q_n) M^T / sqrt(D)) M       recall from the filled slots of the memory M [slots, D]
     H   = f([p_n; S; E; p_n])                              S: the last k frames of segment n - 1, embedded
     m_n = last(H), pushed into M, first in, first out
 
 Our own reading: the paper wraps a language model and gives logits for every token; here a segment of frames has one
 answer, `head(mean of H at the frames of the segment)`. f is an encoder of pre-norm blocks without a mask (the paper's
 backbones are causal) with learned positions and LN at its end, so m_n has the size of an LN row whatever came before.
+That LN and the one of E have no gains: what is recalled and what is heard stand in one tensor, which int8 gives one
+scale, and come in one size. (With gains, and E as it is, recalled rows grew to four times the size of heard ones.)
 S is kept embedded, which is the same number as embedding it again. Which slots are filled is a ring of ones beside the
 memory (see `layers.slot_memory`). Training: gradients flow through the memory within one call of `parallel`.
 
@@ -52,11 +54,11 @@ class HMT(nn.Module):
     ) -> None:
         super().__init__()
         self.segment, self.sensory = segment, sensory
-        self.embedding = nn.Linear(inputs, dim)
+        self.embedding = nn.Sequential(nn.Linear(inputs, dim), nn.LayerNorm(dim, elementwise_affine=False))
         self.start = nn.Parameter(0.5 * torch.randn(1, 1, dim))
         self.position = nn.Parameter(0.1 * torch.randn(1, sensory + segment + 2, dim))
         self.blocks = nn.ModuleList(Block(dim, heads, hidden) for _ in range(depth))
-        self.norm = nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim, elementwise_affine=False)
         self.recall = SlotRead(dim, dim, dim)
         self.head = nn.Linear(dim, classes)
 

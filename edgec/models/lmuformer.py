@@ -14,7 +14,8 @@ Memory Units", ICLR 2024 (arXiv:2402.04882). On frames x_t, with c(x) = relu(nor
 
 Spiking form, lif = the neurons of `layers.lif`: every relu and gelu is a lif behind its normalization, m and W_p h have
 one too, as has the convolution beside the skip: what goes from layer to layer are spikes and sums of at most four of
-them. Only membranes, u's window and the head's window are states beside the delay lines.
+them. Only membranes, u's window and the head's window are states beside the delay lines. Of such sums the spikes of the
+convolution beside the skip and those of W_p h count twice.
 
 Plain form, which is what is registered, exported and compiled: normalizations are folded into the layers before them,
 and the memory with its reading into taps over u where that takes fewer MACs (`layers.legendre_reading`).
@@ -25,6 +26,12 @@ convolutions too (the authors' code for the real-valued form has it behind); the
 `slmu_rnn_conv1d`, not the one with membrane shortcuts, whose normalizations fold into nothing; the mean of the head is
 over a window instead of the whole sequence, which on a stream without end would stop to change; a delay line holds
 zeros after a reset.
+
+What spikes is chaotic: one spike too many, and all that follows differs for a hundred frames. So nothing between frame
+and head may be rounded by int8 alone. The spiking form hears frames in 16 levels (`in_levels`), its neurons count in
+whole steps (`layers.lif`), its weights are trained on the grid of int8, and sums reach 3 and 5, of which 255 is a
+multiple, because some spikes count twice. The quantizer finds all these steps when calibration reaches their ends: its
+stream needs a frame of LOWEST_FRAME and one of HIGHEST_FRAME.
 """
 
 from __future__ import annotations
@@ -44,6 +51,10 @@ from edgec.models.registry import register_model
 
 CONVOLUTIONS = 4
 TAPS = 3
+LEVEL = 0.34
+LOWEST_FRAME, HIGHEST_FRAME = -64 / 17 * LEVEL, 191 / 17 * LEVEL
+"""What the spiking form hears of a frame (speech is -1.27 to 3.7): multiples of LEVEL, 16 of them. Between the two ends
+are 255 steps of a 17th: where a level ends one of these ends too, and rounding to them first changes nothing."""
 
 
 class _Stepwise(nn.Module):
@@ -176,13 +187,18 @@ class SpikingLMUFormer(_Stepwise):
         self.mean = RunningMean(averaged)
 
     def _run(self, x: Tensor, call: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
-        before = x
+        before = x = in_levels(x)
         for convolution, lif in zip(self.embedding, self.lifs, strict=True):
             before, x = x, call(lif, call(convolution, x))
-        x = before + x  # the last convolution stands beside a skip
+        x = before + 2 * x  # the last convolution stands beside a skip; 0 to 3, and below 0 to 5, are exact in int8
         for block in self.blocks:
             x = block(x, call)
         return call(self.mean, self.head(x))
+
+
+def in_levels(frame: Tensor) -> Tensor:
+    """The frame as the spiking form hears it."""
+    return torch.round(torch.clamp(frame, LOWEST_FRAME, HIGHEST_FRAME) * (1 / LEVEL)) * LEVEL
 
 
 class _SpikingBlock(nn.Module):
@@ -203,7 +219,7 @@ class _SpikingBlock(nn.Module):
         u = call(u_lif, self.encode(x))
         m = call(m_lif, call(self.memory, u))
         h = call(h_lif, self.mix(torch.cat([m, x], dim=-1)))
-        x = x + call(p_lif, self.project(h))
+        x = x + 2 * call(p_lif, self.project(h))
         return x + call(outer, self.contract(call(inner, self.expand(x))))
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -45,6 +46,13 @@ def is_quantized(model: Model) -> bool:
             hint="give the float model and calibration samples",
         )
     return bool(present)
+
+
+def record_of(model: Model) -> dict[str, Any]:
+    """How `quantize` made the model, from its metadata; empty where it did not."""
+    text = next((p.value for p in model.proto.metadata_props if p.key == METADATA_KEY), "{}")
+    found: dict[str, Any] = json.loads(text)
+    return found
 
 
 def quantize(

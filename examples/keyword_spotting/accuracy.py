@@ -23,9 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 sys.path.extend(str(Path(__file__).resolve().parents[1] / folder) for folder in ("", "spoken_digits"))
-from comparison import Floats, float_classes
+from comparison import float_classes
 from data_folder import DEFAULT
-from recordings import Recordings, heard, hops, load
+from recordings import Recordings, calibration_of, heard, hops, load
 
 from edgec.artifact import Artifact
 from edgec.compile import Options, compile_model
@@ -38,12 +38,13 @@ HERE = Path(__file__).resolve().parent
 MODELS = [HERE / "lmuformer_spoken_digits.onnx", HERE / "lmuformer_spiking_spoken_digits.onnx"]
 
 
-def measure(path: Path, calibration: Floats, test: Recordings, board: int) -> dict[str, Any]:
+def measure(path: Path, calibration: Path, test: Recordings, board: int) -> dict[str, Any]:
     """Accuracies in percent, and on how many recordings board and this machine agree in every bit."""
     model = load_model(path)
     wanted = float_classes(path, model, [heard(one)[:, None] for one in test.pcm])
+    with np.load(calibration) as data:
+        options = Options(calibration={model.inputs[0].name: data["frame"]})
     with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
-        options = Options(calibration={model.inputs[0].name: calibration})
         artifact = compile_model(model, load_target("stm32f746"), Path(folder) / "artifact", options)
         answers = [answer(artifact, one, "host-c") for one in test.pcm]
         got = np.array([logits[-1].argmax() for logits in answers])
@@ -78,15 +79,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", type=Path, default=MODELS)
     parser.add_argument("--data", type=Path, default=DEFAULT, help="folder of the data sets (EDGEC_DATA)")
-    parser.add_argument("--calibration", type=Path, default=HERE / "calibration.npz")
+    parser.add_argument("--calibration", type=Path, help="default: what lies beside the model")
     parser.add_argument("--board", type=int, default=30, help="recordings that also run on the simulated board")
     parser.add_argument("--most", type=float, default=0.5, help="points that int8 may lose")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     _, test = load(args.data)
-    with np.load(args.calibration) as data:
-        calibration = data["frame"]
-    results = [measure(path, calibration, test, args.board) for path in args.models]
+    results = [measure(path, args.calibration or calibration_of(path), test, args.board) for path in args.models]
     if args.json:
         print(json.dumps(results, indent=2))
     else:

@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.extend(str(Path(__file__).resolve().parents[1] / folder) for folder in ("", "spoken_digits"))
 from features import HOP, RATE
-from recordings import hops, shipped
+from recordings import calibration_of, hops, shipped
 from rich.console import Console
 from rich.table import Table
 
@@ -78,13 +78,13 @@ def main() -> None:
     """Parse, compile, listen, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=HERE / "lmuformer_spoken_digits.onnx")
-    parser.add_argument("--calibration", type=Path, default=HERE / "calibration.npz")
+    parser.add_argument("--calibration", type=Path, help="default: what lies beside the model")
     parser.add_argument("--target", default="stm32f746")
     parser.add_argument("--runner", choices=["sim", "host-c"], help="default: the target's own")
     args = parser.parse_args()
     console = Console()
     model = load_model(args.model)
-    with np.load(args.calibration) as data:
+    with np.load(args.calibration or calibration_of(args.model)) as data:
         options = Options(calibration={model.inputs[0].name: data["frame"]})
     with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
         artifact = compile_model(model, load_target(args.target), Path(folder) / "digits", options)

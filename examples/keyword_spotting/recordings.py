@@ -63,6 +63,12 @@ def load(folder: Path, held_out: str | None = None) -> tuple[Recordings, Recordi
     return everything.where(~test), everything.where(test)
 
 
+def calibration_of(model: Path) -> Path:
+    """The file with the quantizer's samples beside a trained model: its own, or the one for all in the folder."""
+    own = model.parent / f"calibration_{model.stem}.npz"
+    return own if own.exists() else model.parent / "calibration.npz"
+
+
 def shipped(path: Path) -> Recordings:
     """The few recordings that the example brings along: `pcm`, `offset`, `label` and `name` of an npz file."""
     with np.load(path) as data:

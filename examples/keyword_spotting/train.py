@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 sys.path.extend(str(Path(__file__).resolve().parents[1] / folder) for folder in ("", "spoken_digits"))
 from batches import Batches, padded
 from recordings import Recordings, heard, load, write_shipped
-from training.run import Log, Run, add_arguments, describe
+from training.rounding_noise import LAYERS, RoundingNoise
+from training.run import add_arguments, begin_run
 
 from edgec.export import export
 from edgec.front_end import with_front_end
@@ -51,25 +52,6 @@ def batch_loss(logits: Tensor, begin: Tensor, end: Tensor, labels: Tensor) -> Te
     judged &= place < (end + 8)[:, None]
     wanted = labels[:, None].expand(judged.shape)
     return functional.cross_entropy(logits[judged], wanted[judged])
-
-
-class Shaking:
-    """Uniform noise on the results of all layers of a model in training, in steps of int8 over their range.
-
-    What rounding will do later: the model learns to bear it, and to keep its values within a range.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.steps = 0.0
-        for layer in model.modules():
-            if isinstance(layer, nn.Linear | nn.Conv1d):
-                layer.register_forward_hook(self._shake)
-
-    def _shake(self, layer: nn.Module, _: Any, result: Tensor) -> Tensor:
-        if not (layer.training and self.steps):
-            return result
-        step = self.steps * (result.detach().amax() - result.detach().amin()) / 255
-        return result + step * (torch.rand_like(result) - 0.5)
 
 
 class Judge:
@@ -118,30 +100,27 @@ def main() -> None:
 
     torch.manual_seed(arguments.seed)
     model = spiking_form() if arguments.spiking else real_form()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.lr, weight_decay=arguments.weight_decay)
-    run = Run(
+    run, log = begin_run(
         model,
-        [optimizer],
-        {key: getattr(arguments, key) for key in SETTINGS},
-        arguments.checkpoint or arguments.out / f"{stem}.checkpoint.pt",
+        arguments,
+        stem,
+        SETTINGS,
+        f"{len(data.labels):,} training and {len(test.labels)} test recordings",
+        f"AdamW, {WARMUP} steps of warm-up, cosine",
+        "other speed, loudness, background, silent bands and frames",
     )
-    log = Log(arguments.out / f"{stem}.train.log", run.epoch > 0)
-    if not run.epoch:
-        counts = f"{len(data.labels):,} training and {len(test.labels)} test recordings"
-        for line in describe(run, arguments.epochs, counts):
-            log(line)
-        log(f"# AdamW, {WARMUP} steps of warm-up, cosine")
-        log("# other speed, loudness, background, silent bands and frames")
-
-    shaking = Shaking(model)
+    rounding = RoundingNoise(readers=frozenset(), writers=LAYERS, shrink=False)
 
     def losses(random: torch.Generator) -> Iterator[Tensor]:
-        torch.manual_seed(int(torch.randint(2**31, (1,), generator=random)))  # of dropout and noise
-        if run.epoch * SHAKEN >= arguments.epochs * (SHAKEN - 1) and not shaking.steps:
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=random)))  # of dropout
+        shaken = run.epoch * SHAKEN >= arguments.epochs * (SHAKEN - 1)
+        if shaken and not rounding.steps:
             log(f"# noise of {NOISE:g} steps from here")
-            shaking.steps = NOISE
+        rounding.draw(NOISE if shaken else 0.0, random)
         for x, begin, end, labels in batches(random):
-            yield batch_loss(model.parallel(x, *model.reset(len(x)))[0], begin, end, labels)
+            with rounding:
+                logits = model.parallel(x, *model.reset(len(x)))[0]
+            yield batch_loss(logits, begin, end, labels)
 
     try:
         run.train(losses, len(batches), arguments.epochs, WARMUP, Judge(test), log)

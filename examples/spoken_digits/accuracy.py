@@ -4,8 +4,8 @@
     python examples/spoken_digits/accuracy.py [--data DIR] [--model FILE.onnx] [--most POINTS] [--json]
 
 Needs the Free Spoken Digit Dataset as fsdd/fsdd.npz below --data, EDGEC_DATA or ../shared/data. An utterance is
-run frame by frame from a reset, and the class after its last frame counts. Exits with 1 when int8 loses more than
-the points given by --most.
+run frame by frame, or in whole segments, from a reset, and the class after the last one counts. Exits with 1 when int8
+loses more than the points given by --most.
 """
 
 from __future__ import annotations

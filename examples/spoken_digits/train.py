@@ -23,7 +23,8 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from features import BINS, FLOOR, MEAN, SCALE, Floats, Utterances, load_fsdd
-from training.run import Log, Run, add_arguments, describe
+from training.rounding_noise import RoundingNoise
+from training.run import add_arguments, begin_run
 
 from edgec.export import export
 from edgec.models.registry import ModelRecord, get_model, list_models
@@ -33,13 +34,14 @@ MODELS = [record.name for record in list_models() if record.name.endswith("-spok
 SETTINGS = ("model", "seed", "batch", "lr", "weight_decay", "carried", "doubt", "noise")
 OWN: dict[str, dict[str, float]] = {  # defaults of single models
     "aaren-spoken-digits": {"epochs": 25, "lr": 3e-3, "carried": 0.2},  # it cannot forget the word before
-    "deltanet-spoken-digits": {"epochs": 20, "noise": 6.0, "doubt": 0.6},
-    "gtrxl-spoken-digits": {"epochs": 30, "lr": 4e-3},
-    "hmt-spoken-digits": {"lr": 3e-3},
-    "lstm-spoken-digits": {"epochs": 30},
+    "deltanet-spoken-digits": {"epochs": 25, "noise": 4.0, "doubt": 0.6},
+    "gtrxl-spoken-digits": {"epochs": 60, "lr": 5e-3, "noise": 3.0, "doubt": 0.5},
+    "hmt-spoken-digits": {"epochs": 40, "lr": 3e-3, "noise": 3.0, "doubt": 0.5},
+    "lstm-spoken-digits": {"epochs": 50, "noise": 1.0},
 }
 SILENCE = (np.log(FLOOR) - MEAN) / SCALE
 WARMUP = 50  # steps
+RISEN = 0.6  # share of the epochs after which noise is whole
 LONGEST = 100  # frames of an utterance that training uses
 JUDGED = 4  # the last 1 / JUDGED of an utterance's frames carry the loss
 CALIBRATION = 30  # utterances
@@ -107,23 +109,6 @@ def batches(
         yield augment(in_front(frames, segment), random), counts, torch.from_numpy(data.labels[chunks[i]])
 
 
-def shake(model: nn.Module, steps: float, random: torch.Generator) -> None:
-    """From now on in training, results of layers get uniform noise of so many steps of int8 over their range.
-
-    What rounding will do later: the model learns to bear it, and to keep its values within a range.
-    """
-
-    def add_noise(layer: nn.Module, _: Any, result: Tensor) -> Tensor:
-        if not layer.training:
-            return result
-        step = (result.amax() - result.amin()) / 255
-        return result + steps * step * (torch.rand(result.shape, generator=random) - 0.5)
-
-    for layer in model.modules():
-        if isinstance(layer, nn.Linear | nn.Conv1d):
-            layer.register_forward_hook(add_noise)
-
-
 def segment_of(record: ModelRecord) -> int:
     """Frames that one step takes."""
     shape = next(iter(record.inputs.values()))
@@ -174,7 +159,7 @@ def main() -> None:
     parser.add_argument(
         "--doubt", type=float, default=0.3, help="weight of the mean entropy of all answers in the loss"
     )
-    parser.add_argument("--noise", type=float, default=1.0, help="on every layer's result, in steps of int8")
+    parser.add_argument("--noise", type=float, default=1.0, help="of rounding that training bears, in steps of int8")
     add_arguments(parser, HERE, epochs=40, batch=90, lr=6e-3, weight_decay=0.02)
     parser.set_defaults(**OWN.get(parser.parse_known_args()[0].model, {}))
     arguments = parser.parse_args()
@@ -185,27 +170,20 @@ def main() -> None:
 
     record = get_model(arguments.model)
     model: Any = record.build(arguments.seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.lr, weight_decay=arguments.weight_decay)
-    run = Run(
+    run, log = begin_run(
         model,
-        [optimizer],
-        {key: getattr(arguments, key) for key in SETTINGS},
-        arguments.checkpoint or arguments.out / f"{stem}.checkpoint.pt",
+        arguments,
+        stem,
+        SETTINGS,
+        f"{len(data.labels):,} training and {len(test.labels)} test utterances",
+        f"AdamW, {WARMUP} steps of warm-up, cosine, other loudness, silent bands and frames",
+        f"noise rises for {RISEN:.0%} of the epochs",
     )
-    log = Log(arguments.out / f"{stem}.train.log", run.epoch > 0)
-    if not run.epoch:
-        counts = f"{len(data.labels):,} training and {len(test.labels)} test utterances"
-        for line in describe(run, arguments.epochs, counts):
-            log(line)
-        log(f"# AdamW, {WARMUP} steps of warm-up, cosine, other loudness, silent bands and frames")
-
-    shaking = torch.Generator()
-    if arguments.noise:
-        shake(model, arguments.noise, shaking)
+    rounding = RoundingNoise()
 
     def losses(random: torch.Generator) -> Iterator[Tensor]:
         size = arguments.batch
-        shaking.manual_seed(int(torch.randint(2**31, (), generator=random)))
+        rounding.draw(arguments.noise * min(1.0, run.epoch / (RISEN * arguments.epochs)), random)
         resets = reset_of(record, size)
         before = resets
         for x, lengths, labels in batches(data, size, segment_of(record), random):
@@ -216,7 +194,8 @@ def main() -> None:
                 torch.where(fresh.view(-1, *[1] * (reset.ndim - 1)), reset, state[order])
                 for reset, state in zip(resets, before, strict=True)
             ]
-            logits, *after = model.parallel(as_steps(x, record), *start)
+            with rounding:
+                logits, *after = model.parallel(as_steps(x, record), *start)
             before = [state.detach() for state in after]
             yield batch_loss(logits, x.shape[1], lengths, labels, arguments.doubt)
 

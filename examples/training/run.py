@@ -160,6 +160,29 @@ def describe(run: Run, epochs: int, detail: str) -> list[str]:
     ]
 
 
+def begin_run(
+    model: nn.Module, arguments: argparse.Namespace, stem: str, settings: tuple[str, ...], detail: str, *notes: str
+) -> tuple[Run, Log]:
+    """A run under AdamW and its log, which gets its first lines unless the run goes on.
+
+    Args:
+        model: what is trained.
+        arguments: of `add_arguments`.
+        stem: of the log and the checkpoint.
+        settings: names of the arguments that the result depends on.
+        detail: what the log says beside the number of parameters.
+        notes: the log's next lines.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.lr, weight_decay=arguments.weight_decay)
+    checkpoint = arguments.checkpoint or arguments.out / f"{stem}.checkpoint.pt"
+    run = Run(model, [optimizer], {key: getattr(arguments, key) for key in settings}, checkpoint)
+    log = Log(arguments.out / f"{stem}.train.log", run.epoch > 0)
+    if not run.epoch:
+        for line in (*describe(run, arguments.epochs, detail), *(f"# {note}" for note in notes)):
+            log(line)
+    return run, log
+
+
 def add_arguments(parser: argparse.ArgumentParser, out: Path, **defaults: Any) -> None:
     """The options that every training script has.
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A memory of slots that is read by attention and written a slot, or a share of every slot, at a time.
 
-    read:   p = softmax(x W_q W_k M^T / sqrt(depth) + 10 (filled - 1)) M     (values are the slots themselves)
+    read:   p = softmax(LN(x W_q W_k) M^T / sqrt(dim) + 10 (filled - 1)) M     (values are the slots themselves)
     write:  `causal_conv.push`, first in, first out; or `GatedWrite`
 
 Source of the read: Z. He et al., "HMT: Hierarchical Memory Transformer for Efficient Long Context Language Processing",
@@ -9,11 +9,13 @@ NAACL 2025 (arXiv:2405.06067), memory retrieval. A read does not depend on the o
 is pushed is a ring to the compiler.
 
 Our reading: the query is multiplied by W_k and not every slot, the same number by associativity at the cost of one
-small product. The authors' code lets the memory grow from one slot, which has no static shape. Here an empty slot is
-zero, and `filled`, a ring of its own that a 1 is pushed into with every slot, takes 10 off its score: it has less than
-1 / 20,000 of the weight of a full one of equal score, and a memory that nothing was written to answers with zero.
-(Zeros alone would do for that, but training then raises all scores together to drown the empty slots, and what tells
-the full ones apart is lost in 8 bits.)
+small product, and then normalised (A. Henry et al., "Query-Key Normalization for Transformers", 2020,
+arXiv:2010.04245), with sqrt(dim) in the place of sqrt(depth). Slots that are rows of an LN have the size sqrt(dim), so
+that scores are at most sqrt(dim) times the LN's gains; without it training let them grow past 200, and what tells the
+slots apart was lost in 8 bits. The authors' code lets the memory grow from one slot, which has no static shape. Here
+an empty slot is zero, and `filled`, a ring of its own that a 1 is pushed into with every slot, takes 10 off its score:
+it has less than 1 / 20,000 of the weight of a full one of equal score, and a memory that nothing was written to answers
+with zero.
 """
 
 from __future__ import annotations
@@ -36,13 +38,14 @@ class SlotRead(nn.Module):
 
     def __init__(self, inputs: int, dim: int, depth: int) -> None:
         super().__init__()
-        self.scale = depth**-0.5
+        self.scale = dim**-0.5
         self.query = nn.Linear(inputs, depth, bias=False)
         self.key = nn.Linear(depth, dim, bias=False)
+        self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, slots: Tensor, filled: Tensor) -> Tensor:
         """What the slots answer; `filled` is 1 where one was written and 0 where not."""
-        scores = self.key(self.query(x))[:, None] @ slots.transpose(1, 2)
+        scores = self.norm(self.key(self.query(x)))[:, None] @ slots.transpose(1, 2)
         weights = torch.softmax(scores * self.scale + (EMPTY * filled - EMPTY)[:, None], dim=-1)
         return (weights @ slots)[:, 0]
 
