@@ -77,6 +77,18 @@ def test_repeated_inputs_are_compared_with_themselves() -> None:
     assert not judged(turn).passes
 
 
+def test_bursts_are_no_growth() -> None:
+    """Errors that come in bursts may be later by chance; where bursts and floor rise threefold, it is growth."""
+    rng = np.random.default_rng(3)
+    even, rising = [], []
+    for _ in range(40):
+        bursts = np.repeat(0.3 + rng.random(100) ** 4, 100) * MOST_ERROR
+        even.append(judged(bursts).worst.grows)
+        rising.append(judged(bursts * np.linspace(0.4, 1.2, 10_000)).worst.grows)
+    assert sum(even) <= 2
+    assert sum(rising) >= 36
+
+
 def test_stretches() -> None:
     assert edges(10000, 4, "log") == [0, 10, 100, 1000, 10000]
     for steps in (1, 2, 7, 1000):

@@ -28,9 +28,14 @@ MOST_GROWTH = 1.25
 """Error of the late steps beside that of the early ones (`Drift.spans`)."""
 HARMLESS = 0.25
 """Share of a limit below which growth does not count: it is noise."""
+COMPARED = 10
+"""Stretches that early and late steps are divided into, whose medians are compared: a burst of errors is no growth."""
+MOST_PAIRS = 0.8
+"""Share of pairs of an early and a late stretch of which the late one is worse: fewer are chance."""
 STRETCHES = 20
 
 Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
 Outputs = Mapping[str, Array]
 Criterion = Literal["top-1", "error"]
 
@@ -54,7 +59,7 @@ class Verdict:
         criterion: "top-1" (agreement of at least 99 %) or "error" (at most 2 %): the one that it passes by, or the one
             that it was closest to.
         error, agreement: over all steps.
-        early, late: relative errors of early and of late steps (`Drift.spans`).
+        early, late: relative errors of early and of late steps (`Drift.spans`), medians over stretches of them.
         grows: whether the error grew in between, and is not negligible.
     """
 
@@ -68,7 +73,8 @@ class Verdict:
 
     def within(self, errors: float, scores: float) -> bool:
         """Whether the error, or the share of steps that disagree, is at most so large a share of what is allowed."""
-        agrees = self.agreement is not None and 1 - self.agreement <= scores * (1 - LEAST_AGREEMENT)
+        finite = bool(np.isfinite(self.error))
+        agrees = finite and self.agreement is not None and 1 - self.agreement <= scores * (1 - LEAST_AGREEMENT)
         return (agrees or self.error <= errors * MOST_ERROR) and not self.grows
 
     def __str__(self) -> str:
@@ -162,22 +168,35 @@ class Drift:
         Of a stream that repeats, the second fifth and the last, in whole turns on the same inputs.
         """
         fifth, tenth = self.steps // 5, self.steps // 10
-        if self.period and self.steps >= 3 * self.period:
+        if self._repeats:
             fifth = max(fifth // self.period, 1) * self.period
             end = self.steps // self.period * self.period
             return (fifth, 2 * fifth), (end - fifth, end)
         middle = (tenth + self.steps) // 2
         return (min(tenth, middle - 1), middle) if middle else (0, 1), (middle, self.steps)
 
+    @property
+    def _repeats(self) -> bool:
+        return bool(self.period) and self.steps >= 3 * self.period
+
+    def _levels(self, trace: Trace, first: int, last: int) -> tuple[Floats, Floats]:
+        """Errors, and noise for itself, of stretches of the steps: of one where the inputs repeat."""
+        parts = list(pairwise(edges(last - first, 1 if self._repeats else COMPARED, "even")))
+        errors = [trace.error(first + a, first + b) for a, b in parts]
+        return np.array(errors), np.array([sum(trace.noise[first + a : first + b]) / (b - a) for a, b in parts])
+
     def _verdict(self, trace: Trace) -> Verdict:
         error, agreement = trace.error(0, self.steps), trace.agreement(0, self.steps)
-        early, late = (trace.error(*steps) for steps in self.spans())
-        by_score = agreement is not None and agreement >= LEAST_AGREEMENT
+        (early, early_noise), (late, late_noise) = (self._levels(trace, *steps) for steps in self.spans())
+        by_score = agreement is not None and agreement >= LEAST_AGREEMENT and np.isfinite(error)
         criterion: Criterion = "top-1" if by_score or (agreement is not None and error > MOST_ERROR) else "error"
+        usual = float(np.median(early)), float(np.median(late))
         # Relative and absolute: a signal that fades makes the first grow, one that swells the second.
-        noise = [sum(trace.noise[a:b]) / (b - a) for a, b in self.spans()]
-        grows = late > max(MOST_GROWTH * early, HARMLESS * MOST_ERROR) and noise[1] > MOST_GROWTH**2 * noise[0]
-        return Verdict((by_score or error <= MOST_ERROR) and not grows, criterion, error, agreement, early, late, grows)
+        grows = usual[1] > max(MOST_GROWTH * usual[0], HARMLESS * MOST_ERROR)
+        grows &= bool(np.median(late_noise) > MOST_GROWTH**2 * np.median(early_noise))
+        grows &= bool(np.mean(late[:, None] > early) >= MOST_PAIRS)
+        passes = bool(by_score or error <= MOST_ERROR) and not grows
+        return Verdict(passes, criterion, error, agreement, *usual, grows)
 
 
 def measure(

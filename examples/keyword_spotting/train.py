@@ -42,7 +42,7 @@ SETTINGS = ("seed", "batch", "lr", "weight_decay", "spiking", "held_out")
 WARMUP = 50  # steps
 JUDGED = 3  # the last 1 / JUDGED of a recording's frames, and the silence after it, carry the loss
 NOISE, SHAKEN = 5.0, 6  # steps of int8 on every layer's result, in the last 1 / SHAKEN of the epochs
-CALIBRATION = 20  # recordings of all speakers in turn; then three in a row of each digit
+CALIBRATION, DRAWN = 100, 6  # recordings, and the seed that draws them
 
 
 def batch_loss(logits: Tensor, begin: Tensor, end: Tensor, labels: Tensor) -> Tensor:
@@ -75,13 +75,12 @@ class Judge:
 
 
 def write_calibration(data: Recordings, path: Path) -> None:
-    """Recordings in a row as one stream under the input's name; a digit said three times makes the highest scores."""
-    speakers = sorted(set(data.speakers))
-    wanted = [f"{i % 10}_{speakers[i % len(speakers)]}_{5 + i}" for i in range(CALIBRATION)]
-    wanted += [f"{i // 3}_{speakers[i // 3 % len(speakers)]}_{30 + i % 3}" for i in range(30)]
-    stream = np.concatenate([heard(data.pcm[data.names.index(name)]) for name in wanted])
+    """Recordings in a row, as somebody says one word after another, as one stream under the input's name."""
+    chosen = np.random.default_rng(DRAWN).permutation(len(data.pcm))[:CALIBRATION]
+    stream = heard(np.concatenate([data.pcm[i] for i in chosen]))
+    stream = stream.astype(np.float16).astype(np.float32)  # half the file
     np.savez_compressed(path, frame=stream[:, None])
-    print(f"wrote {path}: {len(stream)} frames of {', '.join(wanted)}")
+    print(f"wrote {path}: {len(stream)} frames of {', '.join(data.names[i] for i in chosen)}")
 
 
 def main() -> None:
