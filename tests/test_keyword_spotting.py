@@ -157,24 +157,3 @@ def test_accuracy_script_says_where_data_is_missing(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert "is not there\n  try    --data DIR" in done.stderr
-
-
-def test_noise_is_within_its_steps_and_only_while_training():
-    from train import Shaking
-
-    from tests.torch_modules import torch
-
-    torch.manual_seed(3)
-    layer = torch.nn.Linear(4, 300)
-    quiet = torch.nn.Linear(4, 300)
-    quiet.load_state_dict(layer.state_dict())
-    shaking = Shaking(torch.nn.Sequential(layer))
-    x = torch.randn(50, 4, generator=torch.Generator().manual_seed(2))
-    wanted = quiet(x).detach()
-    assert torch.equal(layer(x), wanted)
-    shaking.steps = 3.0
-    step = (wanted.max() - wanted.min()) / 255
-    off = (layer(x).detach() - wanted).abs() / step
-    assert 1.4 < off.max() <= 1.5 + 1e-3
-    assert off.mean() == pytest.approx(0.75, abs=0.02)
-    assert torch.equal(layer.eval()(x), wanted)
