@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -141,22 +142,26 @@ def new_directory(path: Path) -> Iterator[Path]:
 
     An artifact that is there is replaced; anything else is refused and left alone.
     """
-    try:
-        path = path.resolve()
-        if path.exists() and not _replaceable(path):
-            raise UsageError(f"{path} exists and is not an edgec artifact", hint="choose another --out")
-        made = _make_parents(path.parent)
-        part = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}.", dir=path.parent))
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+    made: list[Path] = []
+    part: Path | None = None
     done = False
     try:
+        try:
+            path = path.resolve()
+            if path.exists() and not _replaceable(path):
+                raise UsageError(f"{path} exists and is not an edgec artifact", hint="choose another --out")
+            made = _make_parents(path.parent)
+            part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}")  # known before it is there: see finally
+            part.mkdir(0o700)
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}") from None
         yield part
         part.chmod(0o777 & ~_umask())
         _put_in_place(part, path)
         done = True
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
         if not done:
             _remove(made)
 

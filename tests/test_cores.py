@@ -28,6 +28,7 @@ from edgec.errors import DeviceError
 from edgec.kernels.share import share_equal
 from edgec.model import Model, load_model
 from edgec.program import Program, evaluate
+from edgec.quantize.options import Recipe
 from edgec.run import open_artifact, to_device
 from edgec.schedule.memories import arena_room, place_in_memories
 from edgec.schedule.schedule import Wishes, schedule_program
@@ -42,7 +43,7 @@ CORES = (M33, M3, M0PLUS)
 
 def made(name: str, calibration: Mapping[str, np.ndarray]) -> tuple[Model, Program]:
     model = load_model(EXAMPLES / name)
-    return model, make_program(model, Options(calibration=calibration))
+    return model, make_program(model, Options(calibration=calibration, recipe=Recipe(layer_width="int8")))
 
 
 def built_for(core: str, model: Model, program: Program, folder: Path) -> tuple[Artifact, int]:

@@ -21,7 +21,7 @@ from edgec.target import load_target
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 FOLDER = EXAMPLES / "keyword_spotting"
 CYCLES_CEILING = 140_000  # an estimate for each frame of 10 ms, of the 2,160,000 that the processor has
-RAM_CEILING = 4_200
+RAM_CEILING = 8_000  # 3,840 of them for the mean of the last scores, which is float to keep from drifting
 FLASH_CEILING = 112_000
 
 
