@@ -157,3 +157,28 @@ def test_accuracy_script_says_where_data_is_missing(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert "is not there\n  try    --data DIR" in done.stderr
+
+
+def test_settled_weights_are_those_of_int8():
+    from settle import Pairs, on_grid
+
+    from edgec.models.layers.lif import LIF
+    from edgec.quantize.scheme import ActivationParams, linear_params
+    from tests.torch_modules import torch
+
+    weight = torch.randn(9, 7, generator=torch.Generator().manual_seed(1))
+    grid = on_grid(weight)
+    assert torch.equal(on_grid(grid), grid)
+    step = ActivationParams(1.0, 0)
+    linear = linear_params(weight.numpy(), np.zeros(9, np.float32), step, step, "layer")
+    np.testing.assert_allclose(grid.numpy(), linear.weight * linear.weight_scale[:, None], rtol=1e-6)
+    lif = LIF().train()
+    pairs = Pairs(torch.nn.Sequential(lif))
+    x = torch.randn(1, 40, 5, generator=torch.Generator().manual_seed(2))
+    for noise, most in ((0.0, 0.0), (100.0, 1.0)):
+        pairs.noise = noise
+        pairs.differing.clear()
+        lif.parallel(torch.cat([x, x]), torch.zeros(2, 5))
+        (share,) = pairs.differing
+        assert 0.0 <= float(share) <= most
+        assert (float(share) > 0) == (noise > 0)

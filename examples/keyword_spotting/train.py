@@ -26,6 +26,7 @@ from torch.nn import functional
 
 sys.path.extend(str(Path(__file__).resolve().parents[1] / folder) for folder in ("", "spoken_digits"))
 from batches import Batches, padded
+from features import Floats
 from recordings import Recordings, heard, load, write_shipped
 from training.rounding_noise import LAYERS, RoundingNoise
 from training.run import add_arguments, begin_run
@@ -74,13 +75,18 @@ class Judge:
         return right / sum(len(labels) for *_, labels in self.groups)
 
 
-def write_calibration(data: Recordings, path: Path) -> None:
-    """Recordings in a row, as somebody says one word after another, as one stream under the input's name."""
+def calibration_stream(data: Recordings) -> Floats:
+    """Frames [T, BINS] of recordings in a row, as somebody says one word after another."""
     chosen = np.random.default_rng(DRAWN).permutation(len(data.pcm))[:CALIBRATION]
     stream = heard(np.concatenate([data.pcm[i] for i in chosen]))
-    stream = stream.astype(np.float16).astype(np.float32)  # half the file
+    return stream.astype(np.float16).astype(np.float32)  # half the file
+
+
+def write_calibration(data: Recordings, path: Path) -> None:
+    """That stream under the input's name."""
+    stream = calibration_stream(data)
     np.savez_compressed(path, frame=stream[:, None])
-    print(f"wrote {path}: {len(stream)} frames of {', '.join(data.names[i] for i in chosen)}")
+    print(f"wrote {path}: {len(stream)} frames")
 
 
 def main() -> None:
