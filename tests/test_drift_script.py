@@ -36,6 +36,6 @@ def test_families_stay_near_float(tmp_path):
     rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| `")]
     assert [row[0].split("`")[1] for row in rows] == names, done.stderr
     for row in rows:
-        agreement, error = (float(row[i].strip().rstrip("%")) for i in (5, 7))
+        agreement, error = (float(row[i].strip().rstrip("%")) for i in (6, 8))
         assert 90 <= agreement <= 100
         assert 0 < error < 20
