@@ -29,7 +29,7 @@ MARGINS = ((0.7, 0.0), (0.7, 0.5), (1.0, 1.0))
 while twice as many answers may differ, and which plan has the fewest such answers is chance."""
 GROWN = 1.25
 """Largest value of a state in the last turn of the stream beside that in the first: above it the state grows without
-end, if it grew in every turn."""
+end, if it grew in every turn and in the last about as much as in the others."""
 LOST = measure([{"": np.zeros(1)}], {"": [{"": np.array([np.inf])}]})[""]
 """A drift without bound."""
 
@@ -86,7 +86,8 @@ class DriftTest:
         if turns < 2:
             return frozenset()
         highest = np.array(peaks[: turns * self.period]).reshape(turns, self.period, -1).max(axis=1)
-        grown = (highest[-1] > GROWN * highest[0]) & (np.diff(highest, axis=0) > 0).all(axis=0)
+        gains = np.diff(highest, axis=0)  # those of a memory that is longer than the stream fade
+        grown = (highest[-1] > GROWN * highest[0]) & (gains[-1] > 0.5 * gains.mean(axis=0)) & (gains > 0).all(axis=0)
         return frozenset(name for name, grows in zip(states.values(), grown, strict=True) if grows)
 
     def _compiles_narrow(self) -> bool:
